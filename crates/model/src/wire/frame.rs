@@ -1,0 +1,147 @@
+//! Taking frames apart and putting them together.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::Invalid;
+
+/// A message that cannot be read, with the request number if it has one, so
+/// that the answer finds its way.
+#[derive(Debug)]
+pub struct Malformed {
+    pub id: Option<u64>,
+    pub invalid: Invalid,
+}
+
+/// What decides how the rest is read.
+#[derive(Deserialize)]
+struct Probe<'a> {
+    #[serde(borrow)]
+    op: Option<&'a RawValue>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+}
+
+/// Reads all messages of a frame with `parse`, one verdict each.
+pub fn messages<T>(frame: &str, mut each: impl FnMut(Result<T, Malformed>))
+where
+    T: Message,
+{
+    if frame.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('[') {
+        match serde_json::from_str::<Vec<&RawValue>>(frame) {
+            Ok(list) => list.iter().for_each(|raw| each(message(raw.get()))),
+            Err(error) => {
+                each(Err(Malformed { id: None, invalid: Invalid::new("", format!("no JSON: {error}")) }))
+            }
+        }
+    } else {
+        each(message(frame));
+    }
+}
+
+/// One direction's messages.
+pub trait Message: Sized {
+    /// Reads the message whose `op` is `op`; `None` if there is no such op.
+    fn parse(op: &str, json: &str) -> Option<Result<Self, Invalid>>;
+}
+
+fn message<T: Message>(json: &str) -> Result<T, Malformed> {
+    let probe: Probe<'_> = serde_json::from_str(json).map_err(|error| {
+        let reason =
+            if error.is_data() { "expected a JSON object".into() } else { format!("no JSON: {error}") };
+        Malformed { id: None, invalid: Invalid::new("", reason) }
+    })?;
+    let id = probe.id.and_then(|raw| raw.get().parse().ok());
+    let refuse = |member: &str, reason: String| Malformed { id, invalid: Invalid::new(member, reason) };
+    let op: Cow<'_, str> = match probe.op.map(|raw| Text::from_json(raw.get())) {
+        Some(Some(op)) => op,
+        Some(None) => return Err(refuse("op", "expected a string".into())),
+        None => return Err(refuse("op", "is missing".into())),
+    };
+    match T::parse(&op, json) {
+        Some(Ok(message)) => Ok(message),
+        Some(Err(invalid)) => Err(Malformed { id, invalid }),
+        None => {
+            let shown: String = op.chars().take(40).collect();
+            Err(refuse("op", format!("there is no operation `{shown}`")))
+        }
+    }
+}
+
+struct Text;
+
+impl Text {
+    fn from_json(json: &str) -> Option<Cow<'_, str>> {
+        match serde_json::from_str::<&str>(json) {
+            Ok(text) => Some(Cow::Borrowed(text)),
+            Err(_) => serde_json::from_str::<String>(json).ok().map(Cow::Owned),
+        }
+    }
+}
+
+/// Reads one struct; a failure is read again, slower, to name the member.
+pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Invalid> {
+    serde_json::from_str(json).map_err(|_| diagnose::<T>(json))
+}
+
+#[cold]
+fn diagnose<'a, T: Deserialize<'a>>(json: &'a str) -> Invalid {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) => {
+            let path = error.path().to_string();
+            let member = if path == "." { String::new() } else { path };
+            let mut reason = error.inner().to_string();
+            if let Some(at) = reason.rfind(" at line ") {
+                reason.truncate(at);
+            }
+            Invalid::new(member, reason)
+        }
+        Ok(_) => Invalid::new("", "trailing characters"),
+    }
+}
+
+/// Appends messages as one frame: an object alone, an array of several.
+pub fn write_frame<T: Serialize>(messages: &[T], out: &mut Vec<u8>) {
+    let result = match messages {
+        [one] => serde_json::to_writer(out, one),
+        many => serde_json::to_writer(out, many),
+    };
+    result.expect("messages have string keys and write to memory");
+}
+
+/// Declares one direction's messages: the enum, its `op` names, its reading.
+macro_rules! directed {
+    ($(#[$doc:meta])* $name:ident { $($op:literal => $variant:ident($body:ty),)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[serde(tag = "op")]
+        pub enum $name {
+            $(#[serde(rename = $op)] $variant($body),)*
+        }
+
+        impl $name {
+            /// Every operation of this direction.
+            pub const OPS: &'static [&'static str] = &[$($op),*];
+        }
+
+        impl $crate::wire::frame::Message for $name {
+            fn parse(op: &str, json: &str) -> Option<Result<Self, $crate::Invalid>> {
+                match op {
+                    $($op => Some($crate::wire::frame::read(json).map(Self::$variant)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        $(impl From<$body> for $name {
+            fn from(body: $body) -> Self {
+                Self::$variant(body)
+            }
+        })*
+    };
+}
+pub(super) use directed;

@@ -1,0 +1,74 @@
+//! Where events are kept: one contract, several backends, one suite of tests.
+//!
+//! # Promises of every store
+//! 1. A receipt means durable; nothing is read before it is durable.
+//! 2. Positions are gapless from 0, sequences gapless per key, ids unique for ever.
+//! 3. A batch is there as a whole or not at all.
+//! 4. Checks run in the order id → fence → sequence, in the step that orders the batch.
+//! 5. Calls of [`EventStore::append`] from one caller are ordered as called.
+//!
+//! # After a failure
+//! `UnknownOutcome` means the batch may be stored: publishing the same ids
+//! again tells. `Unavailable` means it is not stored.
+//!
+//! # Not here
+//! Form and limits of events (model), who may do what and groups (server, bus).
+
+mod types;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use daybook_model::{Event, Position, Timestamp};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+pub use types::*;
+
+/// What a store answers later. Dropping it does not undo the request.
+pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// A log of events with one total order. Shaped so that a store on another
+/// machine can implement it: no call blocks, none assumes a file.
+pub trait EventStore: Send + Sync + 'static {
+    /// Takes its place in the order before it returns; the answer comes when
+    /// the outcome is durable.
+    fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>>;
+
+    /// Raises `fences` at this place in the order; answers with the head once
+    /// everything ordered before is durable.
+    fn barrier(&self, fences: Vec<Fence>) -> Answer<Result<Position, AppendError>>;
+
+    fn read(&self, query: Query) -> Answer<Result<Page, ReadError>>;
+
+    fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>>;
+
+    /// Position of the first event recorded at or after `time`; the head if none.
+    fn position_at(&self, time: Timestamp) -> Answer<Result<Position, ReadError>>;
+
+    /// Keys that begin with `prefix`, in byte order, after `after`.
+    fn subjects(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Answer<Result<Vec<SubjectInfo>, ReadError>>;
+
+    fn subject(&self, subject: &str) -> Answer<Result<Option<SubjectInfo>, ReadError>>;
+
+    /// The durable head: position that the next event will get. Changes wake readers.
+    fn head(&self) -> watch::Receiver<Position>;
+
+    /// Replaces the group's checkpoint; answers when it survives a crash.
+    fn save_checkpoint(&self, group: &str, bytes: Vec<u8>) -> Answer<Result<(), CheckpointError>>;
+
+    /// All groups' newest checkpoints.
+    fn checkpoints(&self) -> Answer<Result<Vec<(String, Vec<u8>)>, CheckpointError>>;
+
+    fn health(&self) -> watch::Receiver<Health>;
+
+    fn stats(&self) -> Stats;
+
+    /// Takes no more, finishes what waits, makes it durable.
+    fn close(&self) -> Answer<()>;
+}
