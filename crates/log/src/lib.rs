@@ -1,1 +1,32 @@
-//! To be filled.
+//! A segmented append-only log of opaque records. Synchronous; knows bytes,
+//! lengths and checksums, not events.
+//!
+//! # Promises
+//! 1. When [`Log::sync`] has returned, everything appended before is on disk.
+//! 2. After any crash the log is a prefix of what was appended that contains
+//!    everything synced; a batch is there as a whole or not at all.
+//! 3. Damage before the tail is reported with file and offset, never cut off.
+//! 4. After the first failed write or sync the log takes no more.
+//!
+//! # After a crash
+//! The last batch may be torn: [`Log::open`] cuts it off and says so.
+//!
+//! # Not here
+//! What a record means, indexes, threads.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod disk;
+mod error;
+mod format;
+mod identity;
+mod log;
+mod reader;
+mod recover;
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use error::{Error, OpenError};
+pub use format::{BATCH_HEADER_BYTES, FORMAT_VERSION, Place, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+pub use identity::{Lock, LogId};
+pub use log::{Log, Options, Recovered};
+pub use reader::Reader;

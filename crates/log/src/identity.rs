@@ -1,0 +1,103 @@
+//! Which log this is: `LOG`, written once, read before anything is touched.
+
+use std::path::Path;
+
+use crate::format::{FORMAT_VERSION, u32_at};
+use crate::{Disk, OpenError};
+
+/// 16 random bytes that name a log for ever; checkpoints carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogId(pub [u8; 16]);
+
+const FILE: &str = "LOG";
+const MAGIC: [u8; 8] = *b"DAYBKLOG";
+/// magic 8, format 4, log id 16, CRC32C 4
+const BYTES: usize = 32;
+
+/// The log's identity; `None` if the directory holds none yet.
+pub(crate) fn read(disk: &dyn Disk) -> Result<Option<LogId>, OpenError> {
+    let io = |what, source| OpenError::Io { what, path: disk.path(FILE), source };
+    let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: disk.path(""), source })?;
+    if !names.iter().any(|name| name == FILE) {
+        // Segments without identity: somebody's copy gone wrong, not an empty directory.
+        if let Some(name) = names.iter().find(|name| name.ends_with(".segment")) {
+            let reason = format!("the file `{FILE}` is missing beside segments");
+            return Err(OpenError::NotALog { path: disk.path(name), reason });
+        }
+        return Ok(None);
+    }
+    let file = disk.open(FILE, false).map_err(|e| io("open", e))?;
+    let not_a_log = |reason: &str| OpenError::NotALog { path: disk.path(FILE), reason: reason.into() };
+    if file.len().map_err(|e| io("read", e))? < BYTES as u64 {
+        return Err(not_a_log("it is too short"));
+    }
+    let mut bytes = [0; BYTES];
+    file.read_exact_at(&mut bytes, 0).map_err(|e| io("read", e))?;
+    if bytes[..8] != MAGIC {
+        return Err(not_a_log("it does not begin as one"));
+    }
+    let found = u32_at(&bytes, 8);
+    if found != FORMAT_VERSION {
+        return Err(OpenError::OtherVersion {
+            path: disk.path(FILE),
+            found: found.to_string(),
+            known: FORMAT_VERSION,
+        });
+    }
+    if u32_at(&bytes, 28) != crc32c::crc32c(&bytes[..28]) {
+        return Err(OpenError::Damaged {
+            path: disk.path(FILE),
+            offset: 0,
+            reason: "its checksum is wrong".into(),
+        });
+    }
+    let mut id = [0; 16];
+    id.copy_from_slice(&bytes[12..28]);
+    Ok(Some(LogId(id)))
+}
+
+pub(crate) fn write(disk: &dyn Disk, id: LogId) -> Result<(), OpenError> {
+    let io = |what, source| OpenError::Io { what, path: disk.path(FILE), source };
+    let mut bytes = [0; BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes[12..28].copy_from_slice(&id.0);
+    let crc = crc32c::crc32c(&bytes[..28]);
+    bytes[28..].copy_from_slice(&crc.to_le_bytes());
+    // Under another name first: a torn identity would look like a foreign file.
+    let fresh = "LOG.new";
+    let _ = disk.remove(fresh);
+    let file = disk.open(fresh, true).map_err(|e| io("create", e))?;
+    file.write_all_at(&bytes, 0).map_err(|e| io("write", e))?;
+    file.sync_data().map_err(|e| io("sync", e))?;
+    disk.rename(fresh, FILE).map_err(|e| io("rename", e))?;
+    disk.sync_dir().map_err(|e| io("sync the directory of", e))
+}
+
+/// Holds `LOCK` against a second process for as long as it lives. The kernel
+/// lets go of it when the process dies, however it dies.
+pub struct Lock(#[allow(dead_code)] std::fs::File);
+
+impl Lock {
+    pub fn take(dir: &Path) -> Result<Self, OpenError> {
+        use std::io::{Read, Seek, Write};
+        let path = dir.join("LOCK");
+        let io = |what, source| OpenError::Io { what, path: path.clone(), source };
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| io("open", e))?;
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            return Err(OpenError::InUse { path: dir.to_owned(), pid: text.trim().parse().ok() });
+        }
+        file.set_len(0).map_err(|e| io("write", e))?;
+        file.rewind().map_err(|e| io("write", e))?;
+        write!(file, "{}", std::process::id()).map_err(|e| io("write", e))?;
+        Ok(Self(file))
+    }
+}

@@ -1,0 +1,232 @@
+//! What happens after a crash: finding where the log ends.
+//!
+//! A batch that does not check out at the end of the last segment is a torn
+//! tail, unless a valid batch lies behind it: later batches are written only
+//! when earlier ones are durable, so that proves damage to acknowledged data.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::format::{
+    ALIGN, BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, Hash, MAX_BATCH_BYTES, RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc, segment_name, segment_of, u32_at,
+};
+use crate::{Disk, DiskFile, LogId, OpenError, Place};
+
+/// Where the log ends and what is known there.
+pub(crate) struct End {
+    pub segment: u32,
+    pub offset: u64,
+    pub next: u64,
+    pub last: Hash,
+    pub epoch: u32,
+    /// The last segment ends in a footer: the next batch goes to a new one.
+    pub sealed: bool,
+    /// Bytes of a torn tail that were cut off.
+    pub cut_bytes: u64,
+}
+
+pub(crate) type Found = Vec<(u32, Arc<dyn DiskFile>)>;
+
+/// Reads the whole log, hands every record to `each` in order, and mends the tail.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    log: LogId,
+    mut each: impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
+) -> Result<(Found, End), OpenError> {
+    let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: disk.path(""), source })?;
+    let ids: Vec<u32> = names.iter().filter_map(|name| segment_of(name)).collect();
+    let mut end = End { segment: 0, offset: 0, next: 0, last: [0; 32], epoch: 0, sealed: true, cut_bytes: 0 };
+    let mut found = Found::new();
+    for (i, &id) in ids.iter().enumerate() {
+        let is_last = i + 1 == ids.len();
+        if id != i as u32 {
+            let reason = format!("segment {i} is missing before it");
+            return Err(OpenError::Damaged { path: disk.path(&segment_name(id)), offset: 0, reason });
+        }
+        let file = disk.open(&segment_name(id), false).map_err(|e| io_error(disk, id, "open", e))?;
+        let mut scan = Scan { disk, id, file: file.clone(), bytes: Vec::new() };
+        if !scan.segment(log, is_last, &mut end, &mut each)? {
+            // A segment whose header never got to disk holds nothing acknowledged.
+            disk.remove(&segment_name(id)).map_err(|e| io_error(disk, id, "remove", e))?;
+            disk.sync_dir().map_err(|e| io_error(disk, id, "sync the directory of", e))?;
+            break;
+        }
+        found.push((id, file));
+    }
+    Ok((found, end))
+}
+
+struct Scan<'a> {
+    disk: &'a dyn Disk,
+    id: u32,
+    file: Arc<dyn DiskFile>,
+    /// The whole segment: at most a few dozen MiB, freed before the next.
+    bytes: Vec<u8>,
+}
+
+impl Scan<'_> {
+    /// False if the segment is the last and was never written to.
+    fn segment(
+        &mut self,
+        log: LogId,
+        is_last: bool,
+        end: &mut End,
+        each: &mut impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
+    ) -> Result<bool, OpenError> {
+        let len = self.file.len().map_err(|e| io_error(self.disk, self.id, "read", e))?;
+        self.bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(MAX_SEGMENT_BYTES)];
+        self.file.read_exact_at(&mut self.bytes, 0).map_err(|e| io_error(self.disk, self.id, "read", e))?;
+        let header = self.bytes.first_chunk::<SEGMENT_HEADER_BYTES>().map(SegmentHeader::decode);
+        let header = match header {
+            Some(Ok(header)) => header,
+            failed => {
+                let reason = failed.and_then(Result::err).unwrap_or("it is too short");
+                if is_last && end.sealed && self.valid_batch_after(0, end.next).is_none() {
+                    return Ok(false);
+                }
+                return Err(self.damaged(0, reason));
+            }
+        };
+        if header.log != log.0 || header.segment != self.id {
+            return Err(self.damaged(0, "it belongs to another log or place"));
+        }
+        if header.base != end.next {
+            return Err(self.damaged(0, "its first position does not follow the segment before it"));
+        }
+        if !end.sealed {
+            return Err(self.damaged(0, "the segment before it was never sealed"));
+        }
+        end.sealed = false;
+        end.segment = self.id;
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        let mut last_batch = None;
+        while let Some((batch, next_offset)) = self.batch(offset, end) {
+            self.records(&batch, each)?;
+            last_batch = Some(offset..next_offset);
+            end.last = hash(
+                &self.bytes[offset as usize..offset as usize + BATCH_HEADER_BYTES + batch.body as usize],
+            );
+            end.next = batch.first + u64::from(batch.count);
+            end.epoch = end.epoch.max(batch.epoch);
+            offset = next_offset;
+        }
+        end.offset = offset;
+        let rest = self.bytes.get(offset as usize..).unwrap_or_default();
+        if let Some(footer) = Footer::decode(rest, self.id, offset)
+            && footer.next == end.next
+            && footer.last == end.last
+        {
+            end.sealed = true;
+            end.offset = offset + FOOTER_BYTES as u64;
+            return Ok(true);
+        }
+        if !is_last {
+            return Err(self.damaged(offset, "no valid batch here, but a later segment exists"));
+        }
+        self.mend_tail(offset, last_batch, end)?;
+        Ok(true)
+    }
+
+    /// The valid batch at `offset` that continues the log, and where the next would be.
+    fn batch(&self, offset: u64, end: &End) -> Option<(BatchHeader, u64)> {
+        let at = usize::try_from(offset).ok()?;
+        let header = self.bytes.get(at..)?.first_chunk::<BATCH_HEADER_BYTES>()?;
+        let header = BatchHeader::decode(header, self.id, offset)?;
+        let records =
+            self.bytes.get(at + BATCH_HEADER_BYTES..at + BATCH_HEADER_BYTES + header.body as usize)?;
+        if header.first != end.next || header.previous != end.last {
+            return None;
+        }
+        let mut rest = records;
+        let mut place = offset as u32 + BATCH_HEADER_BYTES as u32;
+        for _ in 0..header.count {
+            let len = rest
+                .get(..RECORD_HEADER_BYTES)
+                .map(|head| u32_at(head, 0))
+                .filter(|len| *len <= MAX_BATCH_BYTES)?;
+            let body = rest.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + len as usize)?;
+            if u32_at(rest, 4) != record_crc(self.id, place, body) {
+                return None;
+            }
+            rest = &rest[RECORD_HEADER_BYTES + len as usize..];
+            place += RECORD_HEADER_BYTES as u32 + len;
+        }
+        rest.is_empty().then(|| (header, align(offset + BATCH_HEADER_BYTES as u64 + u64::from(header.body))))
+    }
+
+    fn records(
+        &self,
+        batch: &BatchHeader,
+        each: &mut impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
+    ) -> Result<(), OpenError> {
+        let mut at = batch.offset as usize + BATCH_HEADER_BYTES;
+        for i in 0..u64::from(batch.count) {
+            let len = u32_at(&self.bytes, at);
+            let body = &self.bytes[at + RECORD_HEADER_BYTES..at + RECORD_HEADER_BYTES + len as usize];
+            let place = Place { segment: self.id, offset: at as u32, len };
+            each(batch.first + i, place, body).map_err(|reason| self.damaged(at as u64, &reason))?;
+            at += RECORD_HEADER_BYTES + len as usize;
+        }
+        Ok(())
+    }
+
+    /// A torn tail is overwritten with zeros; the last batch, which the disk may
+    /// not have, is written again: a page that an earlier failed sync left
+    /// clean in memory would otherwise never reach it.
+    fn mend_tail(
+        &self,
+        offset: u64,
+        last: Option<std::ops::Range<u64>>,
+        end: &mut End,
+    ) -> Result<(), OpenError> {
+        let tail = self.bytes.get(offset as usize..).unwrap_or_default();
+        let torn = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if torn > 0 {
+            if let Some(later) = self.valid_batch_after(offset, end.next) {
+                let reason =
+                    format!("no valid batch here, but one at offset {later} proves that it was durable");
+                return Err(self.damaged(offset, &reason));
+            }
+            let zeros = vec![0; torn];
+            self.file.write_all_at(&zeros, offset).map_err(|e| io_error(self.disk, self.id, "write", e))?;
+            end.cut_bytes = torn as u64;
+        }
+        if let Some(range) = last {
+            let stop = (range.end as usize).min(self.bytes.len());
+            let batch = &self.bytes[range.start as usize..stop];
+            self.file
+                .write_all_at(batch, range.start)
+                .map_err(|e| io_error(self.disk, self.id, "write", e))?;
+        }
+        self.file.sync_data().map_err(|e| io_error(self.disk, self.id, "sync", e))
+    }
+
+    /// Any valid batch header behind `offset` whose batch comes later in the log
+    /// and says that the missing positions were durable.
+    fn valid_batch_after(&self, offset: u64, next: u64) -> Option<u64> {
+        let mut at = align(offset + 1);
+        while let Some(bytes) =
+            self.bytes.get(at as usize..).and_then(|b| b.first_chunk::<BATCH_HEADER_BYTES>())
+        {
+            if let Some(header) = BatchHeader::decode(bytes, self.id, at)
+                && header.durable_upto > next
+            {
+                return Some(at);
+            }
+            at += ALIGN;
+        }
+        None
+    }
+
+    fn damaged(&self, offset: u64, reason: &str) -> OpenError {
+        OpenError::Damaged { path: self.disk.path(&segment_name(self.id)), offset, reason: reason.into() }
+    }
+}
+
+/// Larger files are no segments of ours.
+const MAX_SEGMENT_BYTES: usize = u32::MAX as usize;
+
+fn io_error(disk: &dyn Disk, segment: u32, what: &'static str, source: io::Error) -> OpenError {
+    OpenError::Io { what, path: disk.path(&segment_name(segment)), source }
+}
