@@ -14,6 +14,7 @@
 //! # Not here
 //! Form and limits of events (model), who may do what and groups (server, bus).
 
+pub mod local;
 mod types;
 
 use std::future::Future;

@@ -1,0 +1,327 @@
+//! The one thread that orders and writes.
+//!
+//! It takes everything that waits, checks it in order, writes one batch, syncs
+//! once, then makes it visible and answers everybody. Verdicts are told after
+//! the sync too, since they may rest on events of the same group; if the sync
+//! fails they are `unknown-outcome`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use daybook_log::Log;
+use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
+use tokio::sync::oneshot;
+
+use super::codec::{self, Defaulted};
+use super::queue::Work;
+use super::{Inner, query};
+use crate::{AppendError, Batch, Fence, Health, Stored};
+
+type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
+
+pub(super) struct Committer {
+    inner: Arc<Inner>,
+    log: Log,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    last_time: Timestamp,
+    /// Asks another thread to make the next segment's file.
+    prepare: std::sync::mpsc::SyncSender<()>,
+    /// Requests of the last group: a hint how many are about to arrive.
+    expected: usize,
+}
+
+/// What one group of requests has decided so far, not yet durable.
+#[derive(Default)]
+struct Group {
+    events: Vec<Event>,
+    bodies: Vec<u8>,
+    /// End of each body in `bodies`.
+    ends: Vec<usize>,
+    defaulted: Vec<Defaulted>,
+    ids: HashMap<Box<str>, usize>,
+    next_sequence: HashMap<Box<str>, u64>,
+    appends: Vec<(Result<Vec<Stored>, AppendError>, Reply)>,
+    barriers: Vec<oneshot::Sender<Result<Position, AppendError>>>,
+}
+
+/// Requests of one group: bounds the time between the first and its answer.
+const GROUP_BYTES: usize = 8 << 20;
+
+impl Committer {
+    pub fn new(inner: Arc<Inner>, log: Log, clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
+        let (prepare, asked) = std::sync::mpsc::sync_channel(1);
+        let mut preparer = log.preparer();
+        // A disk too full for a spare is not an error yet: the segment is then
+        // made when it is needed, and that failure counts.
+        let worker = std::thread::Builder::new().name("preparer".into()).spawn(move || {
+            while asked.recv().is_ok() {
+                let _ = preparer();
+            }
+        });
+        drop(worker);
+        let last_time = inner.visible().index.last_time();
+        let _ = prepare.try_send(());
+        Self { inner, log, clock, last_time, prepare, expected: 0 }
+    }
+
+    pub fn run(mut self) {
+        while let Some(mut work) = self.inner.queue.take() {
+            // Many writers answered together come back together: a moment's
+            // patience puts them into one sync instead of two.
+            if self.expected > 1 && work.len() < self.expected {
+                for _ in 0..PATIENCE {
+                    std::thread::yield_now();
+                    self.inner.queue.take_more(&mut work);
+                    if work.len() >= self.expected {
+                        break;
+                    }
+                }
+            }
+            self.expected = work.len();
+            while !work.is_empty() {
+                self.commit(&mut work);
+            }
+        }
+    }
+
+    fn commit(&mut self, work: &mut VecDeque<Work>) {
+        let mut group = Group::default();
+        while group.bodies.len() < GROUP_BYTES {
+            match work.pop_front() {
+                Some(Work::Append { batch, reply }) => {
+                    let verdict = match self.log.poisoned() {
+                        Some(since) => Err(AppendError::Unavailable { reason: since.to_owned() }),
+                        None => self.admit(&mut group, *batch),
+                    };
+                    group.appends.push((verdict, reply));
+                }
+                Some(Work::Barrier { fences, reply }) => {
+                    fences.iter().for_each(Fence::raise);
+                    group.barriers.push(reply);
+                }
+                None => break,
+            }
+        }
+        let result = self.write(&group);
+        self.answer(group, result);
+    }
+
+    /// Checks one batch against the log and the group so far, and adds it.
+    fn admit(&mut self, group: &mut Group, batch: Batch) -> Result<Vec<Stored>, AppendError> {
+        if let Some(receipt) = self.known(group, &batch)? {
+            return Ok(receipt);
+        }
+        if batch.fence.as_ref().is_some_and(Fence::is_raised) {
+            return Err(AppendError::Fenced);
+        }
+        let sequences = self.sequences(group, &batch.events)?;
+        let now = (self.clock)().max(self.last_time);
+        self.last_time = now;
+        let first = Position(self.log.next() + group.events.len() as u64);
+        let size = batch.events.len() as u32;
+        let correlations = self.correlations(group, &batch);
+        let mut stored = Vec::with_capacity(batch.events.len());
+        for (i, ((new, sequence), correlation)) in
+            batch.events.into_iter().zip(sequences).zip(correlations).enumerate()
+        {
+            let position = Position(first.0 + i as u64);
+            let defaulted = Defaulted::of(&new);
+            let event = Event {
+                source: new.source.unwrap_or_else(|| batch.default_source.to_string()),
+                correlationid: new.correlationid.unwrap_or(correlation),
+                time: new.time.unwrap_or_else(|| now.to_string()),
+                id: new.id,
+                kind: new.kind,
+                sequence,
+                causationid: new.causationid,
+                sessionid: batch.session.to_string(),
+                authid: batch.principal.as_ref().map(ToString::to_string),
+                recordedtime: now,
+                position,
+                batch: (size > 1).then_some((first, size)),
+                datacontenttype: new.datacontenttype,
+                dataschema: new.dataschema,
+                traceparent: new.traceparent,
+                extensions: new.extensions,
+                subject: new.subject,
+                data: new.data,
+            };
+            stored.push(Stored {
+                id: event.id.clone(),
+                position,
+                sequence,
+                recordedtime: now,
+                duplicate: false,
+            });
+            group.ids.insert(event.id.as_str().into(), group.events.len());
+            if let (Some(subject), Some(sequence)) = (&event.subject, sequence) {
+                group.next_sequence.insert(subject.as_str().into(), sequence.0 + 1);
+            }
+            codec::encode(&event, defaulted, &mut group.bodies);
+            group.ends.push(group.bodies.len());
+            group.events.push(event);
+            group.defaulted.push(defaulted);
+        }
+        Ok(stored)
+    }
+
+    /// The old receipt, if all ids are known with the same content.
+    fn known(&self, group: &Group, batch: &Batch) -> Result<Option<Vec<Stored>>, AppendError> {
+        let mut receipt = Vec::new();
+        for (i, new) in batch.events.iter().enumerate() {
+            if batch.events[..i].iter().any(|earlier| batch.events.len() <= 8 && earlier.id == new.id) {
+                return Err(AppendError::Invalid(Invalid::new(
+                    format!("events[{i}].id"),
+                    "occurs twice in the batch",
+                )));
+            }
+            let (event, defaulted) = match group.ids.get(new.id.as_str()) {
+                Some(at) => (group.events[*at].clone(), group.defaulted[*at]),
+                None => {
+                    let position = self.inner.visible().index.position_of(&new.id);
+                    let Some(position) = position else { continue };
+                    query::stored(&self.inner, position)
+                        .map_err(|e| AppendError::Unavailable { reason: e.to_string() })?
+                }
+            };
+            let (position, sequence, recordedtime) = (event.position, event.sequence, event.recordedtime);
+            if !codec::as_sent(event, defaulted).same_content(new) {
+                return Err(AppendError::IdConflict { id: new.id.clone() });
+            }
+            receipt.push(Stored { id: new.id.clone(), position, sequence, recordedtime, duplicate: true });
+        }
+        match receipt.first() {
+            None => Ok(None),
+            Some(_) if receipt.len() == batch.events.len() => Ok(Some(receipt)),
+            Some(some) => Err(AppendError::PartlyKnown { id: some.id.clone() }),
+        }
+    }
+
+    /// The value each event takes, or which key is in conflict.
+    fn sequences(&self, group: &Group, events: &[NewEvent]) -> Result<Vec<Option<Sequence>>, AppendError> {
+        let visible = self.inner.visible();
+        let mut next: HashMap<&str, u64> = HashMap::new();
+        let mut sequences = Vec::with_capacity(events.len());
+        for event in events {
+            let Some(subject) = event.subject.as_deref() else {
+                sequences.push(None);
+                continue;
+            };
+            let next = next.entry(subject).or_insert_with(|| {
+                let pending = group.next_sequence.get(subject).copied();
+                pending.unwrap_or_else(|| visible.index.next_sequence(subject))
+            });
+            if event.sequence.is_some_and(|expected| expected.0 != *next) {
+                return Err(AppendError::Conflict { subject: subject.to_owned() });
+            }
+            sequences.push(Some(Sequence(*next)));
+            *next += 1;
+        }
+        Ok(sequences)
+    }
+
+    /// What each event inherits if it names no correlation itself: that of its
+    /// cause, wherever that is, else the batch's own.
+    fn correlations(&self, group: &Group, batch: &Batch) -> Vec<String> {
+        let mut inherited: Vec<String> = Vec::with_capacity(batch.events.len());
+        for (i, new) in batch.events.iter().enumerate() {
+            let cause = match (&new.correlationid, &new.causationid) {
+                (None, Some(cause)) => cause,
+                _ => {
+                    inherited.push(batch.fallback_correlation.clone());
+                    continue;
+                }
+            };
+            let in_batch = batch.events[..i].iter().position(|earlier| earlier.id == *cause);
+            let correlation = match in_batch {
+                Some(at) => {
+                    Some(batch.events[at].correlationid.clone().unwrap_or_else(|| inherited[at].clone()))
+                }
+                None => match group.ids.get(cause.as_str()) {
+                    Some(at) => Some(group.events[*at].correlationid.clone()),
+                    None => self.correlation_in_log(cause),
+                },
+            };
+            inherited.push(correlation.unwrap_or_else(|| batch.fallback_correlation.clone()));
+        }
+        inherited
+    }
+
+    fn correlation_in_log(&self, id: &str) -> Option<String> {
+        let position = self.inner.visible().index.position_of(id)?;
+        if let Some(event) = self.inner.visible().tail.get(position) {
+            return Some(event.correlationid.clone());
+        }
+        query::event(&self.inner, position).ok().map(|event| event.correlationid.clone())
+    }
+
+    fn write(&mut self, group: &Group) -> Result<Vec<daybook_log::Place>, String> {
+        if group.events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut start = 0;
+        let bodies: Vec<&[u8]> = group
+            .ends
+            .iter()
+            .map(|end| {
+                let body = &group.bodies[start..*end];
+                start = *end;
+                body
+            })
+            .collect();
+        let places = self.log.append(bodies.into_iter()).map_err(|e| e.to_string())?;
+        let begun = Instant::now();
+        self.log.sync().map_err(|e| e.to_string())?;
+        let mut stats = self.inner.stats.lock().expect("no code panics while it holds this lock");
+        stats.events += group.events.len() as u64;
+        stats.batches += 1;
+        stats.bytes_written += group.bodies.len() as u64;
+        stats.syncs += 1;
+        stats.sync_nanos += begun.elapsed().as_nanos() as u64;
+        Ok(places)
+    }
+
+    fn answer(&mut self, group: Group, written: Result<Vec<daybook_log::Place>, String>) {
+        let places = match written {
+            Ok(places) => places,
+            Err(reason) => return self.fail(group, &reason),
+        };
+        if !places.is_empty() {
+            let mut visible = self.inner.visible.write().expect("no code panics while it holds this lock");
+            for (event, place) in group.events.into_iter().zip(places) {
+                visible.index.insert(&event, place);
+                visible.tail.push(Arc::new(event));
+            }
+            drop(visible);
+            self.inner.head.send_replace(Position(self.log.next()));
+            let _ = self.prepare.try_send(());
+        }
+        for (verdict, reply) in group.appends {
+            let _ = reply.send(verdict);
+        }
+        let head = Position(self.log.next());
+        for reply in group.barriers {
+            let _ = reply.send(Ok(head));
+        }
+    }
+
+    /// Nobody knows what the disk has: whatever rested on it is unknown.
+    fn fail(&self, group: Group, reason: &str) {
+        self.inner.health.send_replace(Health::Poisoned(reason.to_owned()));
+        self.inner.queue.close_because(reason);
+        for (verdict, reply) in group.appends {
+            let told = match verdict {
+                Err(AppendError::Unavailable { reason }) => AppendError::Unavailable { reason },
+                _ => AppendError::UnknownOutcome { reason: reason.to_owned() },
+            };
+            let _ = reply.send(Err(told));
+        }
+        for reply in group.barriers {
+            let _ = reply.send(Err(AppendError::UnknownOutcome { reason: reason.to_owned() }));
+        }
+    }
+}
+
+/// How often the committer gives way to writers that are about to arrive.
+const PATIENCE: usize = 4;

@@ -1,0 +1,295 @@
+//! The store on a local disk: a [`daybook_log::Log`] with one committer, an
+//! index in memory, and group checkpoints beside it.
+//!
+//! # Promises
+//! Those of [`EventStore`]. One `fdatasync` serves everybody who waits.
+//!
+//! # After a crash
+//! Opening reads the whole log once, cuts a torn tail and rebuilds the index.
+//!
+//! # Not here
+//! An index on disk: opening takes time proportional to the log for now.
+
+mod checkpoints;
+mod codec;
+mod committer;
+mod index;
+mod query;
+mod queue;
+mod tail;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use daybook_log::{Disk, Lock, Log, LogId, RealDisk};
+use daybook_model::{Event, Position, Timestamp};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    Answer, AppendError, Batch, CheckpointError, EventStore, Fence, Health, Page, Query, ReadError, Stats,
+    Stored, SubjectInfo,
+};
+use checkpoints::Checkpoints;
+use committer::Committer;
+use index::Index;
+use query::Readers;
+use queue::{Queue, Work};
+use tail::Tail;
+
+pub use daybook_log::OpenError;
+
+/// What can be set of a local store.
+#[derive(Clone)]
+pub struct Options {
+    /// Bytes waiting to be written; beyond that `overloaded`.
+    pub queue_bytes: usize,
+    /// Bytes of recent events kept decoded for those who follow the log.
+    pub tail_bytes: usize,
+    pub first_segment_bytes: u64,
+    pub segment_bytes: u64,
+    /// The wall clock, in microseconds since 1970.
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 64 << 20,
+            tail_bytes: 8 << 20,
+            first_segment_bytes: 1 << 20,
+            segment_bytes: 64 << 20,
+            clock: Arc::new(|| {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+            }),
+        }
+    }
+}
+
+/// What readers see; changes only when events have become durable.
+pub(crate) struct Visible {
+    pub index: Index,
+    pub tail: Tail,
+}
+
+/// Shared by the committer, the readers and the handle.
+pub(crate) struct Inner {
+    pub queue: Queue,
+    pub visible: RwLock<Visible>,
+    pub stats: Mutex<Stats>,
+    pub head: watch::Sender<Position>,
+    pub health: watch::Sender<Health>,
+    pub log: daybook_log::Reader,
+}
+
+impl Inner {
+    pub fn visible(&self) -> std::sync::RwLockReadGuard<'_, Visible> {
+        self.visible.read().expect("no code panics while it holds this lock")
+    }
+}
+
+/// See the module. Dropping it without [`EventStore::close`] stops it like a
+/// crash: what was not answered may or may not be stored.
+pub struct LocalStore {
+    inner: Arc<Inner>,
+    readers: Readers,
+    checkpoints: Checkpoints,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    id: LogId,
+    _lock: Lock,
+}
+
+impl LocalStore {
+    /// Opens or makes the log in `dir`. Blocks while it reads the log.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
+        let disk = RealDisk::open(dir).map_err(|e| io("open", e))?;
+        refuse_foreign(dir, &disk)?;
+        let lock = Lock::take(dir)?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let mut index = Index::default();
+        let mut tail = Tail::new(options.tail_bytes);
+        let log_options = daybook_log::Options {
+            new_id: LogId(fresh_id()),
+            first_segment_bytes: options.first_segment_bytes,
+            segment_bytes: options.segment_bytes,
+        };
+        let (log, recovered) = Log::open(disk, log_options, |position, place, body| {
+            let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
+            index.insert(&event, place);
+            tail.push(Arc::new(event));
+            Ok(())
+        })?;
+        if recovered.cut_bytes > 0 {
+            tracing_line(&format!(
+                "cut {} bytes of a torn tail that nobody was told of",
+                recovered.cut_bytes
+            ));
+        }
+        let checkpoints = Checkpoints::open(dir, recovered.id, recovered.next)?;
+        let inner = Arc::new(Inner {
+            queue: Queue::new(options.queue_bytes),
+            stats: Mutex::default(),
+            head: watch::Sender::new(Position(recovered.next)),
+            health: watch::Sender::new(Health::Ok),
+            log: log.reader(),
+            visible: RwLock::new(Visible { index, tail }),
+        });
+        let committer = Committer::new(inner.clone(), log, options.clock);
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || committer.run())
+            .map_err(|e| io("start the committer of", e))?;
+        let readers = Readers::start(inner.clone()).map_err(|e| io("start the readers of", e))?;
+        Ok(Self {
+            inner,
+            readers,
+            checkpoints,
+            committer: Mutex::new(Some(thread)),
+            id: recovered.id,
+            _lock: lock,
+        })
+    }
+
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+}
+
+impl Drop for LocalStore {
+    fn drop(&mut self) {
+        self.inner.queue.close();
+        let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A log of files that are not ours is an accident: nothing is touched.
+fn refuse_foreign(dir: &Path, disk: &RealDisk) -> Result<(), OpenError> {
+    let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: dir.to_owned(), source })?;
+    if names.is_empty() || names.iter().any(|name| name == "LOG") {
+        return Ok(());
+    }
+    let ours =
+        |name: &String| ["LOCK", "LOG.new", "spare"].contains(&name.as_str()) || name.ends_with(".segment");
+    match names.iter().find(|name| !ours(name)) {
+        Some(name) => Err(OpenError::NotALog {
+            path: PathBuf::from(dir),
+            reason: format!("it holds the foreign file `{name}`; give an empty or new directory"),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Names a log: 16 bytes from the operating system's random source, by way of
+/// the standard library's keyed hasher.
+fn fresh_id() -> [u8; 16] {
+    use std::hash::{BuildHasher, Hasher};
+    let mut id = [0; 16];
+    for half in id.chunks_mut(8) {
+        let hash = std::collections::hash_map::RandomState::new().build_hasher().finish();
+        half.copy_from_slice(&hash.to_le_bytes());
+    }
+    id
+}
+
+fn tracing_line(message: &str) {
+    eprintln!("daybook: {message}");
+}
+
+impl EventStore for LocalStore {
+    fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
+        let (reply, answer) = oneshot::channel();
+        match self.inner.queue.push(Work::Append { batch: Box::new(batch), reply }) {
+            Ok(()) => Box::pin(async move {
+                let gone = || AppendError::UnknownOutcome { reason: "the log was closed hard".into() };
+                answer.await.unwrap_or_else(|_| Err(gone()))
+            }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn barrier(&self, fences: Vec<Fence>) -> Answer<Result<Position, AppendError>> {
+        let (reply, answer) = oneshot::channel();
+        match self.inner.queue.push(Work::Barrier { fences, reply }) {
+            Ok(()) => Box::pin(async move {
+                let gone = || AppendError::Unavailable { reason: "the log is closed".into() };
+                answer.await.unwrap_or_else(|_| Err(gone()))
+            }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn read(&self, query: Query) -> Answer<Result<Page, ReadError>> {
+        self.readers.read(query)
+    }
+
+    fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>> {
+        let position = self.inner.visible().index.position_of(id);
+        match position {
+            None => Box::pin(std::future::ready(Ok(None))),
+            Some(position) => self.readers.one(position),
+        }
+    }
+
+    fn position_at(&self, time: Timestamp) -> Answer<Result<Position, ReadError>> {
+        let position = self.inner.visible().index.position_at(time);
+        Box::pin(std::future::ready(Ok(position)))
+    }
+
+    fn subjects(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Answer<Result<Vec<SubjectInfo>, ReadError>> {
+        let found = self.inner.visible().index.subjects(prefix, after, limit);
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn subject(&self, subject: &str) -> Answer<Result<Option<SubjectInfo>, ReadError>> {
+        let found = self.inner.visible().index.subject(subject);
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn head(&self) -> watch::Receiver<Position> {
+        self.inner.head.subscribe()
+    }
+
+    fn save_checkpoint(&self, group: &str, bytes: Vec<u8>) -> Answer<Result<(), CheckpointError>> {
+        self.checkpoints.save(group, bytes)
+    }
+
+    fn checkpoints(&self) -> Answer<Result<Vec<(String, Vec<u8>)>, CheckpointError>> {
+        Box::pin(std::future::ready(Ok(self.checkpoints.loaded())))
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.inner.health.subscribe()
+    }
+
+    fn stats(&self) -> Stats {
+        *self.inner.stats.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn close(&self) -> Answer<()> {
+        self.inner.queue.close();
+        let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
+        let (done, closed) = oneshot::channel();
+        // Joining blocks, so a thread of its own does it.
+        let waiter = std::thread::spawn(move || {
+            if let Some(thread) = thread {
+                let _ = thread.join();
+            }
+            let _ = done.send(());
+        });
+        drop(waiter);
+        Box::pin(async move {
+            let _ = closed.await;
+        })
+    }
+}
