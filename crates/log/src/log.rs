@@ -59,7 +59,10 @@ struct Active {
 
 /// A zero-filled file made ahead. `prepare` may run on another thread.
 #[derive(Clone, Default)]
-pub(crate) struct Spare(Arc<Mutex<Option<(Arc<dyn DiskFile>, u64)>>>);
+pub(crate) struct Spare(Arc<Mutex<Option<SizedFile>>>);
+
+/// A file and how many bytes of it are written.
+type SizedFile = (Arc<dyn DiskFile>, u64);
 
 const SPARE: &str = "spare";
 
@@ -214,7 +217,7 @@ impl Log {
         self.poisoned.as_deref()
     }
 
-    fn write_batch(&mut self, buffer: &mut Vec<u8>, count: u32) -> Result<Vec<Place>, Error> {
+    fn write_batch(&mut self, buffer: &mut [u8], count: u32) -> Result<Vec<Place>, Error> {
         let needed = align(buffer.len() as u64) + FOOTER_BYTES as u64;
         if self.active.as_ref().is_none_or(|active| active.offset + needed > active.size) {
             self.roll(needed)?;
@@ -311,7 +314,7 @@ impl Log {
 }
 
 impl Spare {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(Arc<dyn DiskFile>, u64)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<SizedFile>> {
         self.0.lock().expect("no code panics while it holds this lock")
     }
 }

@@ -15,6 +15,7 @@
 //! Form and limits of events (model), who may do what and groups (server, bus).
 
 pub mod local;
+pub mod memory;
 mod types;
 
 use std::future::Future;
@@ -28,6 +29,9 @@ pub use types::*;
 
 /// What a store answers later. Dropping it does not undo the request.
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// A group's name and its newest checkpoint.
+pub type Checkpoint = (String, Vec<u8>);
 
 /// A log of events with one total order. Shaped so that a store on another
 /// machine can implement it: no call blocks, none assumes a file.
@@ -64,7 +68,7 @@ pub trait EventStore: Send + Sync + 'static {
     fn save_checkpoint(&self, group: &str, bytes: Vec<u8>) -> Answer<Result<(), CheckpointError>>;
 
     /// All groups' newest checkpoints.
-    fn checkpoints(&self) -> Answer<Result<Vec<(String, Vec<u8>)>, CheckpointError>>;
+    fn checkpoints(&self) -> Answer<Result<Vec<Checkpoint>, CheckpointError>>;
 
     fn health(&self) -> watch::Receiver<Health>;
 

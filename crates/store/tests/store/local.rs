@@ -1,0 +1,220 @@
+//! What only files have: reopening, refusals, damage.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use daybook_model::{Data, ExtensionValue, NewEvent, Timestamp};
+use daybook_store::EventStore;
+use daybook_store::local::{LocalStore, OpenError, Options};
+
+use crate::{all, batch, event};
+
+fn open(dir: &Path) -> Arc<dyn EventStore> {
+    Arc::new(LocalStore::open(dir, Options::default()).unwrap())
+}
+
+fn refusal(dir: &Path) -> OpenError {
+    match LocalStore::open(dir, Options::default()) {
+        Ok(_) => panic!("opened"),
+        Err(error) => error,
+    }
+}
+
+/// All files with their bytes, to see that a refusal touched nothing.
+fn snapshot(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.is_file() && !["LOCK", "spare"].contains(&path.file_name().unwrap().to_str().unwrap())
+        })
+        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+async fn filled(dir: &Path, events: usize) -> Vec<daybook_model::Event> {
+    let store = open(dir);
+    for i in 0..events {
+        store.append(batch(vec![event(&format!("e{i}"), &format!("k/{}", i % 7), None)])).await.unwrap();
+    }
+    let events = store.read(all()).await.unwrap().events;
+    store.close().await;
+    events.iter().map(|e| (**e).clone()).collect()
+}
+
+#[tokio::test]
+async fn everything_is_there_again_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = NewEvent {
+        source: Some("/elsewhere".into()),
+        subject: Some("läufer/☃".into()),
+        correlationid: Some("c".into()),
+        causationid: Some("unknown".into()),
+        time: Some("2020-02-29T23:59:60.5+01:00".replace(":60", ":59")),
+        datacontenttype: Some("application/json".into()),
+        dataschema: Some("urn:x".into()),
+        traceparent: Some("00-1-2-03".into()),
+        extensions: vec![
+            ("flag".into(), ExtensionValue::Boolean(true)),
+            ("level".into(), ExtensionValue::Integer(-7)),
+            ("zone".into(), ExtensionValue::String("ü".into())),
+        ],
+        data: Some(Data::Json(serde_json::value::RawValue::from_string("{ \"a\":1.000 }".into()).unwrap())),
+        ..NewEvent::new("odd", "Odd")
+    };
+    let binary = NewEvent { data: Some(Data::Binary(vec![0, 255, 1])), ..NewEvent::new("binary", "B") };
+    let before = {
+        let store = open(dir.path());
+        store.append(batch(vec![odd.clone(), binary])).await.unwrap();
+        let before = store.read(all()).await.unwrap().events;
+        store.close().await;
+        before
+    };
+    let store = open(dir.path());
+    assert_eq!(store.read(all()).await.unwrap().events, before);
+    assert!(
+        store
+            .append(batch(vec![
+                odd,
+                NewEvent { data: Some(Data::Binary(vec![0, 255, 1])), ..NewEvent::new("binary", "B") }
+            ]))
+            .await
+            .unwrap()[0]
+            .duplicate
+    );
+}
+
+#[tokio::test]
+async fn segments_roll_and_the_log_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let options =
+        || Options { first_segment_bytes: 4096, segment_bytes: 8192, tail_bytes: 0, ..Options::default() };
+    let store: Arc<dyn EventStore> = Arc::new(LocalStore::open(dir.path(), options()).unwrap());
+    for i in 0..200 {
+        store.append(batch(vec![event(&format!("e{i}"), "k", Some(i))])).await.unwrap();
+    }
+    let large = "x".repeat(50_000);
+    let large = NewEvent { data: Some(Data::json(&large).unwrap()), ..NewEvent::new("large", "L") };
+    store.append(batch(vec![large])).await.unwrap();
+    store.close().await;
+    drop(store);
+    let segments = snapshot(dir.path()).iter().filter(|(name, _)| name.ends_with(".segment")).count();
+    assert!(segments > 3, "{segments}");
+    let store: Arc<dyn EventStore> = Arc::new(LocalStore::open(dir.path(), options()).unwrap());
+    assert_eq!(store.read(all()).await.unwrap().events.len(), 201);
+    let next = store.append(batch(vec![event("next", "k", Some(200))])).await.unwrap();
+    assert_eq!(next[0].position.0, 201);
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_the_log_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = filled(dir.path(), 20).await;
+    let segment = dir.path().join("0000000000.segment");
+    let bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
+    // The last batch, cut at every byte: it is there as a whole or not at all.
+    let last = (64..end).step_by(8).rev().find(|at| bytes[*at..].starts_with(b"DBba")).unwrap();
+    for cut in (last..end).step_by(7) {
+        let mut torn = bytes.clone();
+        torn[cut..].fill(0);
+        fs::write(&segment, &torn).unwrap();
+        let store = open(dir.path());
+        let events = store.read(all()).await.unwrap().events;
+        assert_eq!(events.len(), 19, "cut at {cut}");
+        assert_eq!(*events[18], before[18]);
+        store.append(batch(vec![event("new", "k/5", None)])).await.unwrap();
+        store.close().await;
+        drop(store);
+        assert_eq!(open(dir.path()).read(all()).await.unwrap().events.len(), 20);
+    }
+}
+
+#[tokio::test]
+async fn every_flipped_bit_before_the_last_batch_is_refused_or_harmless() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = filled(dir.path(), 12).await;
+    let segment = dir.path().join("0000000000.segment");
+    let bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|b| *b != 0).unwrap() + 1;
+    let last = (64..end).step_by(8).rev().find(|at| bytes[*at..].starts_with(b"DBba")).unwrap();
+    let mut refused = 0;
+    for at in 0..last {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&segment, &damaged).unwrap();
+        match LocalStore::open(dir.path(), Options::default()) {
+            Ok(store) => {
+                let events = store.read(all()).await.unwrap().events;
+                let same = events.iter().zip(&before).filter(|(a, b)| a.as_ref() == *b).count();
+                assert_eq!(same, 12, "byte {at} changed what is read");
+            }
+            Err(OpenError::Damaged { .. }) => {
+                refused += 1;
+                assert_eq!(fs::read(&segment).unwrap(), damaged, "the refusal touched the file");
+            }
+            Err(other) => panic!("byte {at}: {other}"),
+        }
+    }
+    assert!(refused > last / 2, "{refused} of {last}");
+}
+
+#[tokio::test]
+async fn a_second_process_and_foreign_directories_are_refused_untouched() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path(), 3).await;
+    {
+        let _first = open(dir.path());
+        assert!(
+            matches!(refusal(dir.path()), OpenError::InUse { pid: Some(pid), .. } if pid == std::process::id())
+        );
+    }
+    let before = snapshot(dir.path());
+    let log = dir.path().join("LOG");
+    let good = fs::read(&log).unwrap();
+    let mut future = good.clone();
+    future[8] = 9;
+    fs::write(&log, &future).unwrap();
+    assert!(matches!(refusal(dir.path()), OpenError::OtherVersion { .. }));
+    fs::write(&log, &good).unwrap();
+    assert_eq!(snapshot(dir.path()), before);
+
+    let foreign = tempfile::tempdir().unwrap();
+    fs::write(foreign.path().join("thesis.txt"), "precious").unwrap();
+    assert!(refusal(foreign.path()).to_string().contains("thesis.txt"));
+    assert_eq!(snapshot(foreign.path()).len(), 1);
+
+    fs::remove_file(&log).unwrap();
+    assert!(matches!(refusal(dir.path()), OpenError::NotALog { .. }));
+}
+
+#[tokio::test]
+async fn recorded_time_never_goes_backwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let times = std::sync::Mutex::new(vec![50, 10, 70, 20].into_iter());
+    let clock = move || Timestamp(times.lock().unwrap().next().unwrap_or(0));
+    let store =
+        LocalStore::open(dir.path(), Options { clock: Arc::new(clock), ..Options::default() }).unwrap();
+    for i in 0..4 {
+        store.append(batch(vec![event(&i.to_string(), "k", None)])).await.unwrap();
+    }
+    let recorded: Vec<_> = store.read(all()).await.unwrap().events.iter().map(|e| e.recordedtime.0).collect();
+    assert_eq!(recorded, [50, 50, 70, 70]);
+}
+
+#[tokio::test]
+async fn checkpoints_survive_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        store.save_checkpoint("g", b"one".to_vec()).await.unwrap();
+        store.save_checkpoint("g", b"three".to_vec()).await.unwrap();
+        store.save_checkpoint("h/ü", b"x".to_vec()).await.unwrap();
+    }
+    let mut found = open(dir.path()).checkpoints().await.unwrap();
+    found.sort();
+    assert_eq!(found, [("g".into(), b"three".to_vec()), ("h/ü".into(), b"x".to_vec())]);
+}
