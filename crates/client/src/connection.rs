@@ -1,0 +1,330 @@
+//! The task behind a client: one socket at a time, made again when it breaks.
+
+mod socket;
+mod streams;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use daybook_model::wire::{ClientMessage, Hello, Malformed, ServerMessage, Welcome};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ConnectError;
+use socket::Socket;
+use streams::Streams;
+pub(crate) use streams::{GroupPush, Listener, OpenStream, StreamPush};
+
+/// Commands that wait for the task: full means the caller waits.
+const COMMANDS: usize = 4_096;
+/// Messages of one frame.
+const FRAME_MESSAGES: usize = 256;
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Who this client is, for every connection that it makes.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub url: String,
+    pub websocket: String,
+    pub service: String,
+    pub instance: String,
+    pub boot: String,
+    pub token: Option<String>,
+}
+
+/// The request died with the client.
+#[derive(Debug)]
+pub(crate) struct Lost;
+
+/// A message that is answered once. Its `id` is given by the task.
+pub(crate) struct Request {
+    pub message: ClientMessage,
+    pub reply: oneshot::Sender<Result<ServerMessage, Lost>>,
+}
+
+pub(crate) enum Command {
+    Request(Request),
+    Open(OpenStream),
+    /// One-way, or answered to `reply`; dropped while there is no connection,
+    /// because what it speaks of died with the old one.
+    ToStream {
+        stream: u64,
+        message: ClientMessage,
+        reply: Option<oneshot::Sender<Result<ServerMessage, Lost>>>,
+    },
+    CloseStream {
+        stream: u64,
+        reply: Option<oneshot::Sender<()>>,
+    },
+    Close {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Connects, says hello, and leaves the rest to a task.
+pub(crate) async fn start(identity: Identity) -> Result<(mpsc::Sender<Command>, Welcome), ConnectError> {
+    let (socket, welcome) = connect(&identity).await?;
+    let (commands, inbox) = mpsc::channel(COMMANDS);
+    let task = Task {
+        identity,
+        inbox,
+        last_id: 1,
+        waiting: HashMap::new(),
+        streams: Streams::new(commands.downgrade()),
+        outgoing: Vec::new(),
+    };
+    tokio::spawn(task.run(socket));
+    Ok((commands, welcome))
+}
+
+async fn connect(identity: &Identity) -> Result<(Socket, Welcome), ConnectError> {
+    let unreachable = |reason: String| ConnectError::Unreachable { url: identity.url.clone(), reason };
+    let mut socket = Socket::open(&identity.websocket).await.map_err(unreachable)?;
+    let hello = Hello {
+        id: 1,
+        service: identity.service.clone(),
+        instance: Some(identity.instance.clone()),
+        boot: Some(identity.boot.clone()),
+        token: identity.token.clone(),
+    };
+    socket.send(&[hello.into()]).await.map_err(unreachable)?;
+    let answer = tokio::time::timeout(Duration::from_secs(10), socket.receive()).await;
+    let mut first = None;
+    match answer {
+        Ok(Ok(frame)) => socket::each(&frame, |message| {
+            first.get_or_insert(message);
+        }),
+        Ok(Err(reason)) => return Err(unreachable(reason)),
+        Err(_) => return Err(unreachable("it did not answer in time".into())),
+    }
+    match first {
+        Some(Ok(ServerMessage::Welcome(welcome))) => Ok((socket, *welcome)),
+        Some(Ok(ServerMessage::Error(error))) => {
+            Err(ConnectError::Refused { url: identity.url.clone(), problem: Box::new(error.problem) })
+        }
+        other => Err(unreachable(format!("it answered something else than `welcome`: {other:?}"))),
+    }
+}
+
+struct Waiting {
+    /// Kept to be sent again over the next connection.
+    message: ClientMessage,
+    reply: oneshot::Sender<Result<ServerMessage, Lost>>,
+}
+
+struct Task {
+    identity: Identity,
+    inbox: mpsc::Receiver<Command>,
+    last_id: u64,
+    waiting: HashMap<u64, Waiting>,
+    streams: Streams,
+    outgoing: Vec<ClientMessage>,
+}
+
+enum End {
+    /// The socket broke or the server asked us to go.
+    Broken,
+    /// Nobody needs the connection any more.
+    Done(Option<oneshot::Sender<()>>),
+}
+
+impl Task {
+    async fn run(mut self, socket: Socket) {
+        let mut socket = Some(socket);
+        loop {
+            let mut connected = match socket.take() {
+                Some(socket) => socket,
+                None => match self.reconnect().await {
+                    Ok(socket) => socket,
+                    Err(done) => return drop(done),
+                },
+            };
+            match self.serve(&mut connected).await {
+                Ok(End::Done(done)) => {
+                    let _ = tokio::time::timeout(Duration::from_secs(2), connected.close()).await;
+                    if let Some(done) = done {
+                        let _ = done.send(());
+                    }
+                    return;
+                }
+                Ok(End::Broken) => {}
+                Err(reason) => {
+                    tracing::info!(bus = self.identity.url, reason, "connection lost, reconnecting")
+                }
+            }
+            self.streams.connection_lost();
+        }
+    }
+
+    /// Tries until there is a connection or nobody wants one.
+    async fn reconnect(&mut self) -> Result<Socket, Option<oneshot::Sender<()>>> {
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
+            match connect(&self.identity).await {
+                Ok((socket, _)) => {
+                    // In the order in which they were sent the first time.
+                    let mut ids: Vec<u64> = self.waiting.keys().copied().collect();
+                    ids.sort_unstable();
+                    self.outgoing.clear();
+                    self.outgoing.extend(ids.iter().map(|id| self.waiting[id].message.clone()));
+                    let reopened = self.streams.reopen(&mut self.last_id);
+                    self.outgoing.extend(reopened);
+                    return Ok(socket);
+                }
+                Err(error) => tracing::debug!(%error, "cannot reconnect yet"),
+            }
+            // Half fixed, half random: clients of a server that fell must not all come at once.
+            let jitter = u32::from(uuid::Uuid::new_v4().as_bytes()[0]);
+            let pause = backoff / 2 + backoff * jitter / 512;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            let deadline = tokio::time::Instant::now() + pause;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep_until(deadline) => break,
+                    command = self.inbox.recv() => match command {
+                        None => return Err(None),
+                        Some(Command::Close { done }) => return Err(Some(done)),
+                        // What is taken now goes out with the rest after reconnecting.
+                        Some(command) => { self.take(command, false); }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve(&mut self, socket: &mut Socket) -> Result<End, String> {
+        loop {
+            if !self.outgoing.is_empty() {
+                let outgoing = std::mem::take(&mut self.outgoing);
+                for chunk in outgoing.chunks(FRAME_MESSAGES) {
+                    socket.send(chunk).await?;
+                }
+                // Keep the allocation for the next round.
+                self.outgoing = outgoing;
+                self.outgoing.clear();
+            }
+            tokio::select! {
+                frame = socket.receive() => {
+                    let frame = frame?;
+                    let mut drained = false;
+                    let mut messages = Vec::with_capacity(1);
+                    socket::each(&frame, |message| messages.push(message));
+                    for message in messages {
+                        drained |= self.receive(message);
+                    }
+                    if drained && self.waiting.is_empty() {
+                        return Ok(End::Broken);
+                    }
+                }
+                command = self.inbox.recv() => {
+                    let mut next = command;
+                    loop {
+                        match next {
+                            None => return Ok(End::Done(None)),
+                            Some(Command::Close { done }) => return Ok(End::Done(Some(done))),
+                            Some(command) => self.take(command, true),
+                        }
+                        // What waits behind it shares the frame.
+                        if self.outgoing.len() >= FRAME_MESSAGES {
+                            break;
+                        }
+                        match self.inbox.try_recv() {
+                            Ok(command) => next = Some(command),
+                            Err(_) => break,
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, command: Command, connected: bool) {
+        match command {
+            Command::Request(Request { mut message, reply }) => {
+                self.last_id += 1;
+                set_id(&mut message, self.last_id);
+                if connected {
+                    self.outgoing.push(message.clone());
+                }
+                self.waiting.insert(self.last_id, Waiting { message, reply });
+            }
+            Command::Open(open) => {
+                let message = self.streams.open(open, &mut self.last_id);
+                if connected {
+                    self.outgoing.push(message);
+                }
+            }
+            Command::ToStream { stream, mut message, reply } => {
+                let Some(subscription) = self.streams.subscription(stream).filter(|_| connected) else {
+                    return;
+                };
+                set_subscription(&mut message, subscription);
+                if let Some(reply) = reply {
+                    self.last_id += 1;
+                    set_id(&mut message, self.last_id);
+                    self.streams.expect(self.last_id, reply);
+                }
+                self.outgoing.push(message);
+            }
+            Command::CloseStream { stream, reply } => {
+                self.last_id += 1;
+                if let Some(message) = self.streams.close(stream, self.last_id, reply).filter(|_| connected) {
+                    self.outgoing.push(message);
+                }
+            }
+            Command::Close { .. } => {}
+        }
+    }
+
+    /// True if the server asks to go.
+    fn receive(&mut self, message: Result<ServerMessage, Malformed>) -> bool {
+        let message = match message {
+            Ok(message) => message,
+            Err(malformed) => {
+                tracing::warn!(reason = %malformed.invalid, "the bus sent a message that this client does not know");
+                return false;
+            }
+        };
+        let id = match &message {
+            ServerMessage::Receipt(m) => Some(m.id),
+            ServerMessage::Page(m) => Some(m.id),
+            ServerMessage::Error(m) => m.id,
+            ServerMessage::Drain(_) => return true,
+            _ => None,
+        };
+        match id.and_then(|id| self.waiting.remove(&id)) {
+            Some(waiting) => {
+                let _ = waiting.reply.send(Ok(message));
+            }
+            None => {
+                let answers = self.streams.receive(message);
+                self.outgoing.extend(answers);
+            }
+        }
+        false
+    }
+}
+
+fn set_id(message: &mut ClientMessage, id: u64) {
+    match message {
+        ClientMessage::Publish(m) => m.id = id,
+        ClientMessage::Read(m) => m.id = id,
+        ClientMessage::Ack(m) => m.id = Some(id),
+        ClientMessage::Subscribe(m) => m.id = id,
+        ClientMessage::Join(m) => m.id = id,
+        ClientMessage::Leave(m) => m.id = id,
+        ClientMessage::Unsubscribe(m) => m.id = id,
+        _ => {}
+    }
+}
+
+fn set_subscription(message: &mut ClientMessage, subscription: u64) {
+    match message {
+        ClientMessage::Ack(m) => m.subscription = subscription,
+        ClientMessage::Nack(m) => m.subscription = subscription,
+        ClientMessage::Progress(m) => m.subscription = subscription,
+        ClientMessage::Credit(m) => m.subscription = subscription,
+        _ => {}
+    }
+}
