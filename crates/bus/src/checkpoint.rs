@@ -1,0 +1,65 @@
+//! What a group must not forget: its options and how far it has come.
+//!
+//! Sessions, slots and timers are not here: they end with the process, and a
+//! crash of the server counts as an attempt for nobody.
+
+use std::sync::Arc;
+
+use daybook_model::Position;
+use serde::{Deserialize, Serialize};
+
+use crate::detached::Detached;
+use crate::{LaneKey, Options};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub options: Options,
+    /// Everything below is settled, except what the next members name.
+    pub top: Position,
+    pub unsettled: Vec<Position>,
+    /// Events that failed at least once and are not settled.
+    pub failed: Vec<Failed>,
+    pub(crate) detached: Vec<(LaneKey, Detached)>,
+    /// The `stop` policy applied at this key.
+    pub stopped: Option<Stopped>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failed {
+    pub position: Position,
+    pub attempts: u32,
+    /// It was in flight when a session crashed, and may be what killed it.
+    pub suspect: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    pub key: LaneKey,
+    pub position: Position,
+    pub attempts: u32,
+    pub reason: Arc<str>,
+}
+
+impl Checkpoint {
+    /// A group that begins at `start`.
+    pub fn new(options: Options, start: Position) -> Self {
+        Self {
+            options,
+            top: start,
+            unsettled: Vec::new(),
+            failed: Vec::new(),
+            detached: Vec::new(),
+            stopped: None,
+        }
+    }
+
+    /// The first event that may have to be read again.
+    pub fn low(&self) -> Position {
+        self.unsettled.first().copied().unwrap_or(self.top)
+    }
+
+    /// Whether options may change: keys set aside are known by the old ones.
+    pub fn has_detached(&self) -> bool {
+        !self.detached.is_empty() || self.stopped.is_some()
+    }
+}

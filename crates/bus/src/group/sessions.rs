@@ -1,0 +1,146 @@
+//! Sessions come, go, vanish and come back.
+
+use super::Group;
+use super::settling::Failure;
+use crate::lane::LaneState;
+use crate::members::{Presence, Seat, SeatId};
+use crate::timers::Timer;
+use crate::{Effect, LaneKey, MemberId, Millis};
+
+/// Why a seat is given up, and so whose events count an attempt.
+enum Gone<'a> {
+    Left,
+    Crashed,
+    /// Only the event that took too long counts.
+    Overdue(&'a LaneKey),
+}
+
+impl Group {
+    pub(super) fn join(
+        &mut self,
+        now: Millis,
+        member: MemberId,
+        instance: String,
+        boot: Option<String>,
+        (credit, credit_bytes): (usize, usize),
+        out: &mut Vec<Effect>,
+    ) {
+        for seat in self.members.superseded(&instance, boot.as_deref()) {
+            self.give_up(now, seat, Gone::Crashed, out);
+        }
+        let Some(id) = self.members.resumable(&instance, boot.as_deref()) else {
+            let seat = Seat {
+                instance,
+                boot,
+                presence: Presence::Here(member),
+                credit,
+                credit_bytes,
+                in_flight: Default::default(),
+                bytes: 0,
+                slots: 0,
+                ready: Default::default(),
+                lost: Vec::new(),
+                given_back: Default::default(),
+            };
+            self.members.add(member, seat);
+            self.slots.rebalance(&mut self.members);
+            return;
+        };
+        // The process knows better than we do that its old connection is dead.
+        if let Some(old) = self.members.seat(id).and_then(Seat::member) {
+            self.take_back(id, out);
+            self.members.reserve(id, now);
+            let reason = "the same process has joined with a newer connection".into();
+            out.push(Effect::Revoke { member: old, reason });
+        }
+        self.members.resume(id, member);
+        let Some(seat) = self.members.seat_mut(id) else { return };
+        (seat.credit, seat.credit_bytes) = (credit, credit_bytes);
+        for key in std::mem::take(&mut seat.lost) {
+            self.hold(&key);
+            self.release(now, &key);
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Millis, member: MemberId, out: &mut Vec<Effect>) {
+        if let Some(seat) = self.members.seat_of(member) {
+            self.give_up(now, seat, Gone::Left, out);
+        }
+    }
+
+    pub(super) fn lost(&mut self, now: Millis, member: MemberId, out: &mut Vec<Effect>) {
+        let Some(id) = self.members.seat_of(member) else { return };
+        let can_resume = self.members.seat(id).is_some_and(|seat| seat.boot.is_some());
+        if !can_resume {
+            return self.give_up(now, id, Gone::Crashed, out);
+        }
+        self.take_back(id, out);
+        let until = now + self.settings.grace_ms;
+        self.members.reserve(id, until);
+        self.timers.set(until, Timer::Grace(id));
+    }
+
+    pub(super) fn grace_over(&mut self, now: Millis, id: SeatId, out: &mut Vec<Effect>) {
+        let over = |seat: &Seat| matches!(seat.presence, Presence::Reserved { until } if until <= now);
+        if self.members.seat(id).is_some_and(over) {
+            self.give_up(now, id, Gone::Crashed, out);
+        }
+    }
+
+    pub(super) fn revoke_overdue(&mut self, now: Millis, id: SeatId, key: &LaneKey, out: &mut Vec<Effect>) {
+        let member = self.members.seat(id).and_then(Seat::member);
+        self.give_up(now, id, Gone::Overdue(key), out);
+        if let Some(member) = member {
+            let reason = "a delivery was overdue and the session did not answer".into();
+            out.push(Effect::Revoke { member, reason });
+        }
+    }
+
+    /// Ends all deliveries of a seat and fences them. Its keys wait for what is
+    /// decided about the seat.
+    fn take_back(&mut self, id: SeatId, out: &mut Vec<Effect>) {
+        let Some(seat) = self.members.seat(id) else { return };
+        let keys: Vec<LaneKey> = seat.in_flight.values().cloned().collect();
+        let mut tokens = Vec::with_capacity(keys.len());
+        for key in &keys {
+            tokens.extend(self.end_delivery(id, key));
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.state = LaneState::Reserved;
+            }
+        }
+        self.fence(tokens, &keys, out);
+        if let Some(seat) = self.members.seat_mut(id) {
+            seat.lost.extend(keys);
+        }
+    }
+
+    /// Nobody sits here any more; its keys are for the others.
+    fn give_up(&mut self, now: Millis, id: SeatId, gone: Gone<'_>, out: &mut Vec<Effect>) {
+        self.take_back(id, out);
+        let Some(mut seat) = self.members.remove(id) else { return };
+        self.slots.release_all(id);
+        for key in seat.lost {
+            self.hold(&key);
+            let reason = match gone {
+                Gone::Crashed => "the session crashed",
+                Gone::Overdue(overdue) if *overdue == key => "the session took too long",
+                Gone::Overdue(_) | Gone::Left => {
+                    self.release(now, &key);
+                    continue;
+                }
+            };
+            let suspect = matches!(gone, Gone::Crashed);
+            let failure = Failure { reason: reason.into(), delay_ms: Some(0), jitter: 0, suspect };
+            self.fail(now, &key, failure);
+        }
+        for (ticket, key) in seat.ready.drain() {
+            self.unrouted.push(ticket, key);
+        }
+    }
+
+    fn hold(&mut self, key: &LaneKey) {
+        if let Some(lane) = self.lanes.get_mut(key) {
+            lane.state = LaneState::Held { until: Millis::default() };
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a session says of its deliveries.
+
+use std::sync::Arc;
+
+use daybook_model::wire::{NackAction, Poison};
+
+use super::Group;
+use crate::backoff;
+use crate::lane::LaneState;
+use crate::members::SeatId;
+use crate::timers::Timer;
+use crate::{Effect, LaneKey, MemberId, Millis, ReplyId, Token};
+
+/// Why an event's delivery failed.
+pub(super) struct Failure {
+    pub reason: Arc<str>,
+    /// Wait before the next attempt; by the number of failures if not said.
+    pub delay_ms: Option<u64>,
+    pub jitter: u64,
+    /// The session died, perhaps of this.
+    pub suspect: bool,
+}
+
+impl Group {
+    pub(super) fn ack(&mut self, now: Millis, member: MemberId, tokens: Vec<Token>, reply: Option<ReplyId>) {
+        let mut stale = Vec::new();
+        for token in tokens {
+            match self.held_by(member, token) {
+                Some((seat, key)) => {
+                    self.end_delivery(seat, &key);
+                    self.settle_head(now, &key);
+                }
+                None if self.acked_before(member, token) => {}
+                None => stale.push(token),
+            }
+        }
+        if let Some(reply) = reply {
+            self.saves.reply_when_durable(reply, stale);
+        }
+    }
+
+    pub(super) fn nack(
+        &mut self,
+        now: Millis,
+        member: MemberId,
+        token: Token,
+        (action, delay_ms, reason, jitter): (NackAction, Option<u64>, Option<String>, u64),
+        out: &mut Vec<Effect>,
+    ) {
+        // A nack of a claim already lost changes nothing: the key went on without it.
+        let Some((id, key)) = self.held_by(member, token) else { return };
+        self.end_delivery(id, &key);
+        if let Some(seat) = self.members.seat_mut(id) {
+            seat.give_back(token.serial);
+        }
+        let given = |default: &str| reason.as_deref().unwrap_or(default).into();
+        match action {
+            // Like an ack: the session itself lets go of the event for good.
+            NackAction::Skip => self.settle_head(now, &key),
+            NackAction::Park => {
+                self.fence(vec![token], std::slice::from_ref(&key), out);
+                let position = self.lanes.get(&key).map(|lane| lane.head().position);
+                let attempts =
+                    position.map_or(1, |p| self.failed.entry(p).or_default().failed.saturating_add(1));
+                self.park(now, &key, attempts, given("parked by the session"));
+            }
+            NackAction::Retry => {
+                self.fence(vec![token], std::slice::from_ref(&key), out);
+                let delay_ms = delay_ms.map(|ms| ms.min(self.settings.delay_max_ms));
+                let reason = given("the session asked for a retry");
+                self.fail(now, &key, Failure { reason, delay_ms, jitter, suspect: false });
+            }
+        }
+    }
+
+    pub(super) fn progress(&mut self, now: Millis, member: MemberId, token: Token) {
+        let Some((_, key)) = self.held_by(member, token) else { return };
+        let allowed = self.options.max_processing_ms;
+        let longest = allowed.saturating_mul(self.settings.longest_factor);
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let LaneState::InFlight(delivery) = &mut lane.state else { return };
+        let end = delivery.sent + longest;
+        // "Still working" is believed only so long.
+        if now >= end {
+            return;
+        }
+        self.timers.unset(delivery.due, Timer::Due(token.serial));
+        delivery.due = (now + allowed).min(end);
+        delivery.asked = false;
+        self.timers.set(delivery.due, Timer::Due(token.serial));
+    }
+
+    /// A delivery has taken its time: first the session is asked, then it loses its claim.
+    pub(super) fn due(&mut self, now: Millis, serial: u64, out: &mut Vec<Effect>) {
+        let Some(key) = self.deliveries.get(&serial).cloned() else { return };
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let LaneState::InFlight(delivery) = &mut lane.state else { return };
+        if delivery.due > now {
+            return;
+        }
+        if !delivery.asked {
+            delivery.asked = true;
+            delivery.due = now + self.settings.overdue_answer_ms;
+            self.timers.set(delivery.due, Timer::Due(serial));
+            out.push(Effect::Overdue(delivery.token));
+            return;
+        }
+        let member = delivery.token.member;
+        if let Some(seat) = self.members.seat_of(member) {
+            self.revoke_overdue(now, seat, &key, out);
+        }
+    }
+
+    /// The seat and key of a live delivery that is this session's.
+    fn held_by(&self, member: MemberId, token: Token) -> Option<(SeatId, LaneKey)> {
+        if token.member != member {
+            return None;
+        }
+        let id = self.members.seat_of(member)?;
+        let key = self.members.seat(id)?.in_flight.get(&token.serial)?;
+        Some((id, key.clone()))
+    }
+
+    /// This session had the delivery and settled it: saying so twice is fine.
+    fn acked_before(&self, member: MemberId, token: Token) -> bool {
+        let seat = self.members.seat_of(member).and_then(|id| self.members.seat(id));
+        let own = |seat: &crate::members::Seat| {
+            token.member == member
+                && token.serial < self.next_serial
+                && !seat.given_back.contains(&token.serial)
+        };
+        seat.is_some_and(own)
+    }
+
+    /// The head of a lane that is in nobody's hands is done; the next may follow.
+    pub(super) fn settle_head(&mut self, now: Millis, key: &LaneKey) {
+        let Some(event) = self.lanes.pop_head(key) else { return };
+        self.failed.remove(&event.position);
+        self.cursor.settle(event.position);
+        self.detached.settled(key, event.position);
+        self.saves.settled(now);
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        if !lane.queue.is_empty() {
+            lane.state = LaneState::Held { until: Millis::default() };
+            lane.gate = 0;
+            return self.release(now, key);
+        }
+        let detached = lane.detached;
+        self.drop_lane(key);
+        if let Some(from) = detached {
+            self.resume_detached(key, from);
+        }
+    }
+
+    pub(super) fn drop_lane(&mut self, key: &LaneKey) {
+        if let Some(lane) = self.lanes.remove(key) {
+            self.slots.lane_removed(lane.slot, &mut self.members);
+        }
+    }
+
+    /// One attempt at the head of a held lane has failed.
+    pub(super) fn fail(&mut self, now: Millis, key: &LaneKey, failure: Failure) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        let attempts = self.failed.entry(lane.head().position).or_default();
+        attempts.failed = attempts.failed.saturating_add(1);
+        attempts.suspect |= failure.suspect;
+        let failed = attempts.failed;
+        let change = self.saves.change(now);
+        if failed >= self.options.max_attempts {
+            let reason = format!("{failed} attempts failed, the last: {}", failure.reason);
+            return self.poisoned(now, key, failed, reason.into());
+        }
+        let wait = match failure.delay_ms {
+            Some(ms) => ms,
+            None => backoff::delay_ms(&self.settings, failed, failure.jitter),
+        };
+        lane.state = LaneState::Held { until: now + wait };
+        lane.gate = change;
+        self.saves.gate(change, key.clone());
+        self.timers.set(now + wait, Timer::Retry(key.clone()));
+    }
+
+    fn poisoned(&mut self, now: Millis, key: &LaneKey, attempts: u32, reason: Arc<str>) {
+        match self.options.poison {
+            Poison::Park => self.park(now, key, attempts, reason),
+            Poison::Skip => self.settle_head(now, key),
+            Poison::Stop => self.stop(now, key, attempts, reason),
+        }
+    }
+}

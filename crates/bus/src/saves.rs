@@ -1,0 +1,123 @@
+//! When a checkpoint is written, and who waits for it.
+//!
+//! Changes are numbered. One save is on its way at a time and carries all
+//! changes so far; what waits for change n goes on once a save ≥ n is durable.
+
+use std::collections::VecDeque;
+
+use crate::{LaneKey, Millis, ReplyId, Settings, Token};
+
+#[derive(Debug, Default)]
+pub(crate) struct Saves {
+    changes: u64,
+    durable: u64,
+    /// The change that the save on its way carries.
+    saving: Option<u64>,
+    last_start: Option<Millis>,
+    /// Since when something settled is not saved.
+    dirty_since: Option<Millis>,
+    /// Since when the cursor has only passed over unwanted events.
+    moved_since: Option<Millis>,
+    settled: u32,
+    /// No new attempt before this, after a failed one.
+    not_before: Millis,
+    replies: VecDeque<(u64, ReplyId, Vec<Token>)>,
+    gated: VecDeque<(u64, LaneKey)>,
+}
+
+/// What a durable save has set free.
+pub(crate) struct Released {
+    pub replies: Vec<(ReplyId, Vec<Token>)>,
+    pub lanes: Vec<LaneKey>,
+}
+
+impl Saves {
+    /// Something changed that must not be forgotten; returns its number.
+    pub fn change(&mut self, now: Millis) -> u64 {
+        self.changes += 1;
+        self.dirty_since.get_or_insert(now);
+        self.changes
+    }
+
+    pub fn settled(&mut self, now: Millis) {
+        self.change(now);
+        self.settled += 1;
+    }
+
+    pub fn moved(&mut self, now: Millis) {
+        self.moved_since.get_or_insert(now);
+    }
+
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Answers `reply` when all changes so far are durable.
+    pub fn reply_when_durable(&mut self, reply: ReplyId, stale: Vec<Token>) {
+        self.replies.push_back((self.changes, reply, stale));
+    }
+
+    pub fn gate(&mut self, change: u64, lane: LaneKey) {
+        self.gated.push_back((change, lane));
+    }
+
+    /// Everything that waits for what is durable already.
+    pub fn release(&mut self) -> Released {
+        let durable = self.durable;
+        let mut released = Released { replies: Vec::new(), lanes: Vec::new() };
+        while let Some((_, reply, stale)) = self.replies.pop_front_if(|(change, ..)| *change <= durable) {
+            released.replies.push((reply, stale));
+        }
+        while let Some((_, lane)) = self.gated.pop_front_if(|(change, _)| *change <= durable) {
+            released.lanes.push(lane);
+        }
+        released
+    }
+
+    /// The time at which to save; `None` if there is nothing to save or a save is on its way.
+    pub fn due_at(&self, settings: &Settings, at_once: bool) -> Option<Millis> {
+        if self.saving.is_some() {
+            return None;
+        }
+        let moved = self.moved_since.map(|at| at + settings.save_idle_ms);
+        let dirty = self.dirty_since.map(|at| at + settings.save_after_ms);
+        let mut due = [moved, dirty].into_iter().flatten().min()?;
+        let awaited = !self.replies.is_empty() || !self.gated.is_empty();
+        if at_once || self.settled >= settings.save_after_acks {
+            due = Millis::default();
+        } else if awaited {
+            let after_gap = self.last_start.map_or(Millis::default(), |at| at + settings.save_gap_ms);
+            due = due.min(after_gap);
+        }
+        Some(due.max(self.not_before))
+    }
+
+    /// A save starts now; returns the change it carries.
+    pub fn start(&mut self, now: Millis) -> u64 {
+        self.saving = Some(self.changes);
+        self.last_start = Some(now);
+        self.dirty_since = None;
+        self.moved_since = None;
+        self.settled = 0;
+        self.changes
+    }
+
+    pub fn saved(&mut self, number: u64) {
+        if self.saving == Some(number) {
+            self.saving = None;
+            self.durable = self.durable.max(number);
+        }
+    }
+
+    pub fn failed(&mut self, number: u64, now: Millis, settings: &Settings) {
+        if self.saving == Some(number) {
+            self.saving = None;
+            self.dirty_since.get_or_insert(now);
+            self.not_before = now + settings.retry_ms;
+        }
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.saving.is_none() && self.dirty_since.is_none() && self.moved_since.is_none()
+    }
+}
