@@ -1,1 +1,62 @@
-fn main() {}
+//! The `daybook` binary: one file per command, data on stdout, all else on stderr.
+//!
+//! Exit codes (protocol.md): 0 ok, 1 failed, 2 usage, 3 not found, 4 conflict,
+//! 5 denied, 6 unreachable, 7 partly done, 8 verification failed.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod commands;
+mod exit;
+mod output;
+
+use clap::{Parser, Subcommand};
+
+use exit::Failure;
+
+/// An event-sourced financial platform: bus, store, services, bank.
+#[derive(Parser)]
+#[command(name = "daybook", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(commands::serve::Args),
+    Publish(commands::publish::Args),
+    Read(commands::read::Args),
+    Tail(commands::tail::Args),
+    Trace(commands::trace::Args),
+    Schema(commands::schema::Args),
+    #[command(subcommand)]
+    Bench(commands::bench::Command),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DAYBOOK_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => commands::serve::run(args).await,
+            Command::Publish(args) => commands::publish::run(args).await,
+            Command::Read(args) => commands::read::run(args).await,
+            Command::Tail(args) => commands::tail::run(args).await,
+            Command::Trace(args) => commands::trace::run(args).await,
+            Command::Schema(args) => commands::schema::run(&args),
+            Command::Bench(command) => commands::bench::run(command).await,
+        }
+    });
+    // A read of stdin that never ends must not hold the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
