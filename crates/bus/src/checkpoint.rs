@@ -52,14 +52,4 @@ impl Checkpoint {
             stopped: None,
         }
     }
-
-    /// The first event that may have to be read again.
-    pub fn low(&self) -> Position {
-        self.unsettled.first().copied().unwrap_or(self.top)
-    }
-
-    /// Whether options may change: keys set aside are known by the old ones.
-    pub fn has_detached(&self) -> bool {
-        !self.detached.is_empty() || self.stopped.is_some()
-    }
 }

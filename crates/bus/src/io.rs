@@ -35,7 +35,7 @@ pub struct Token {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BarrierId(pub u64);
 
-/// Names an ack whose sender waits for it to be durable.
+/// Names an ack or another request whose sender waits for it to be durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyId(pub u64);
 
@@ -94,6 +94,8 @@ pub enum Input {
     Retry(LaneKey),
     /// … or without it.
     Skip(LaneKey),
+    /// Reply when everything so far is durable.
+    Sync(ReplyId),
     /// Going down: nothing more is sent, all that is known is saved.
     Drain,
     Tick,
@@ -138,7 +140,7 @@ pub enum Effect {
         number: u64,
         checkpoint: Box<Checkpoint>,
     },
-    /// The ack is durable; these tokens settled nothing.
+    /// All before is durable; these tokens of the ack settled nothing.
     Reply {
         reply: ReplyId,
         stale: Vec<Token>,

@@ -130,6 +130,7 @@ impl Group {
             Input::SaveFailed(number) => self.saves.failed(number, now, &self.settings),
             Input::Retry(key) => self.operator_retry(now, &key),
             Input::Skip(key) => self.operator_skip(now, &key),
+            Input::Sync(reply) => self.saves.reply_when_durable(reply, Vec::new()),
             Input::Drain => self.draining = true,
             Input::Tick => self.tick(now, out),
         }

@@ -1,10 +1,15 @@
 //! Looking at a group without changing it.
 
-use crate::lane::LaneState;
 use crate::report::{GroupReport, MemberReport, ParkedReport, Settled};
 use crate::{Group, LaneKey};
+use daybook_model::Position;
 
 impl Group {
+    /// The earliest event not known settled: where a restart would read on.
+    pub fn low(&self) -> Position {
+        self.cursor.low()
+    }
+
     pub fn report(&self) -> GroupReport {
         let members = self.members.instances().map(|(_, seat)| MemberReport {
             instance: seat.instance.clone(),
@@ -64,10 +69,5 @@ impl Group {
         let (top, unsettled) = self.cursor.snapshot();
         let detached = self.detached.iter().map(|(key, record)| (key.clone(), record.next)).collect();
         Settled { options: self.options.clone(), top, unsettled, detached }
-    }
-
-    /// Lanes that wait for the clock, a fence or a checkpoint.
-    pub fn held(&self) -> usize {
-        self.lanes.iter().filter(|(_, lane)| matches!(lane.state, LaneState::Held { .. })).count()
     }
 }

@@ -1,0 +1,54 @@
+//! Delivery tokens as text: `run-group-member-serial`, hexadecimal.
+//!
+//! The run is random per start of the server, so that a token of an earlier
+//! process is never taken for one of this one. Nothing in a token is a secret:
+//! what it may do is looked up, and bound to the session that got it.
+
+use daybook_bus::{MemberId, Token};
+
+/// The part that all tokens of one group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Issuer {
+    pub run: u64,
+    pub group: u64,
+}
+
+impl Issuer {
+    pub fn write(self, token: Token) -> String {
+        format!("{:x}-{:x}-{:x}-{:x}", self.run, self.group, token.member.0, token.serial)
+    }
+
+    /// The token, if this issuer wrote exactly this text.
+    pub fn read(self, text: &str) -> Option<Token> {
+        let (issuer, token) = parse(text)?;
+        (issuer == self && self.write(token) == text).then_some(token)
+    }
+}
+
+pub(super) fn parse(text: &str) -> Option<(Issuer, Token)> {
+    let mut parts = text.split('-').map(|part| u64::from_str_radix(part, 16).ok());
+    let (run, group, member, serial) = (parts.next()??, parts.next()??, parts.next()??, parts.next()??);
+    let token = Token { member: MemberId(member), serial };
+    parts.next().is_none().then_some((Issuer { run, group }, token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_text_of_this_run_and_group_is_a_token() {
+        let issuer = Issuer { run: 0xfeed, group: 3 };
+        let token = Token { member: MemberId(17), serial: u64::MAX };
+        let text = issuer.write(token);
+        assert_eq!(issuer.read(&text), Some(token));
+        for other in [Issuer { run: 1, group: 3 }, Issuer { run: 0xfeed, group: 4 }] {
+            assert_eq!(other.read(&text), None);
+        }
+        for wrong in
+            ["", "-", "1", "feed-3-11", "feed-3-11-1-1", "FEED-3-11-1", "feed-03-11-1", "feed-3-+11-1", "x"]
+        {
+            assert_eq!(issuer.read(wrong), None, "{wrong}");
+        }
+    }
+}
