@@ -1,1 +1,36 @@
-//! To be filled.
+//! The superclient: a host that turns one Lua file into a microservice.
+//!
+//! # Promises
+//! 1. A script reaches nothing but what is handed to it: no files, no processes,
+//!    no bytecode, no other service's state.
+//! 2. An event is applied to a copy of the state before it is published: what
+//!    `evolve` cannot take is never stored.
+//! 3. `conflict` is retried after catching up; no caller of a script sees it.
+//! 4. What a handler publishes has ids derived from its cause, its correlation
+//!    and its delivery token; a repeat publishes nothing twice.
+//! 5. The ack comes last.
+//!
+//! # After a failure
+//! A handler that fails is nacked: the bus backs off and in the end parks the
+//! key. A script over its limits is stopped and its machine thrown away. State
+//! on disk is derived: deleting it costs a rebuild, nothing else.
+//!
+//! # Not here
+//! Delivery rules (bus), what is right for a bank (the scripts).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod bindings;
+mod config;
+mod engine;
+mod error;
+mod host;
+mod http;
+mod json;
+mod limits;
+mod machine;
+mod state;
+
+pub use config::{Config, Limits, Script, StateLocation};
+pub use error::StartError;
+pub use host::{Host, start};

@@ -1,0 +1,81 @@
+//! `ctx` and events, as scripts see them.
+
+use std::rc::Rc;
+
+use daybook_model::{Data, Event, ExtensionValue};
+use mlua::{Lua, Table, Value};
+
+use crate::json;
+use crate::machine::{Call, Kind};
+
+/// The `ctx` of a call: time and chance that a repeat sees again.
+pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
+    let ctx = lua.create_table()?;
+    ctx.set("now", call.now.to_string())?;
+    ctx.set("correlationid", call.correlation.clone())?;
+    ctx.set("sessionid", call.cause.as_ref().map(|event| event.sessionid.clone()))?;
+    ctx.set("position", call.position.map(|position| position.to_string()))?;
+    ctx.set("replaying", call.kind == Kind::View)?;
+    let drawing = call.clone();
+    ctx.set(
+        "uuid",
+        lua.create_function(move |_, ()| {
+            drawing.draws.set(drawing.draws.get() + 1);
+            Ok(drawing.derived(&format!("uuid/{}", drawing.draws.get())).to_string())
+        })?,
+    )?;
+    let drawing = call.clone();
+    ctx.set(
+        "random",
+        lua.create_function(move |_, ()| {
+            drawing.draws.set(drawing.draws.get() + 1);
+            let bits = drawing.derived(&format!("random/{}", drawing.draws.get())).as_u128() as u64;
+            // 53 bits: what a Lua number holds.
+            Ok((bits >> 11) as f64 / (1u64 << 53) as f64)
+        })?,
+    )?;
+    let correlation = call.correlation.clone();
+    ctx.set(
+        "log",
+        lua.create_function(move |lua, (message, fields): (String, Option<Value>)| {
+            let fields = fields.map(|fields| json::from_lua(lua, &fields)).transpose()?;
+            let fields = fields.map(|fields| fields.to_string()).unwrap_or_default();
+            tracing::info!(target: "script", correlationid = correlation, fields, "{message}");
+            Ok(())
+        })?,
+    )?;
+    Ok(ctx)
+}
+
+/// An event as a table; 64-bit numbers are strings.
+pub(crate) fn event(lua: &Lua, event: &Event) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    table.set("id", event.id.as_str())?;
+    table.set("type", event.kind.as_str())?;
+    table.set("source", event.source.as_str())?;
+    table.set("subject", event.subject.as_deref())?;
+    table.set("sequence", event.sequence.map(|sequence| sequence.to_string()))?;
+    table.set("position", event.position.to_string())?;
+    table.set("time", event.time.as_str())?;
+    table.set("recordedtime", event.recordedtime.to_string())?;
+    table.set("correlationid", event.correlationid.as_str())?;
+    table.set("causationid", event.causationid.as_deref())?;
+    table.set("sessionid", event.sessionid.as_str())?;
+    for (name, value) in &event.extensions {
+        match value {
+            ExtensionValue::Boolean(value) => table.set(name.as_str(), *value)?,
+            ExtensionValue::Integer(value) => table.set(name.as_str(), *value)?,
+            ExtensionValue::String(value) => table.set(name.as_str(), value.as_str())?,
+        }
+    }
+    let data = match &event.data {
+        Some(Data::Json(raw)) => {
+            let data: serde_json::Value = serde_json::from_str(raw.get()).map_err(mlua::Error::external)?;
+            json::to_lua(lua, &data)?
+        }
+        Some(Data::Binary(bytes)) => Value::String(lua.create_string(bytes)?),
+        None => Value::Table(lua.create_table()?),
+    };
+    table.set("data", data)?;
+    Ok(table)
+}

@@ -1,0 +1,54 @@
+//! What a host is told.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Like `http://127.0.0.1:7400`.
+    pub bus: String,
+    pub scripts: Vec<Script>,
+    pub state: StateLocation,
+    /// Where the routes of all services are served; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Machines per service, each a member of the service's group.
+    pub instances: usize,
+    /// Demanded as `Authorization: Bearer …` on every route.
+    pub token: Option<String>,
+    /// Names this process on the bus.
+    pub instance_name: String,
+    /// Services that run elsewhere: name → base URL.
+    pub services: HashMap<String, String>,
+    pub limits: Limits,
+}
+
+/// One service's source.
+#[derive(Clone, Debug)]
+pub enum Script {
+    File(PathBuf),
+    Source { name: String, text: String },
+}
+
+/// Where derived state is kept.
+#[derive(Clone, Debug)]
+pub enum StateLocation {
+    Dir(PathBuf),
+}
+
+/// What one script may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub memory_bytes: usize,
+    /// Time a script may compute without waiting, per call.
+    pub compute: Duration,
+    /// Time a call may take altogether, waiting included.
+    pub wall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 64 << 20, compute: Duration::from_millis(500), wall: Duration::from_secs(20) }
+    }
+}

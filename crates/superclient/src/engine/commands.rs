@@ -1,0 +1,194 @@
+//! `entity:send` and `svc:publish`.
+
+use std::rc::Rc;
+
+use daybook_model::{Code, Event, ExtensionValue, NewEvent, Sequence};
+use mlua::{Lua, Table, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected, try_again};
+use crate::bindings::{ctx, money::Money, results};
+use crate::json;
+use crate::machine::{Call, Decide, Entity, NAMESPACE, Pure, Shared};
+
+pub(crate) struct Request {
+    pub entity: Rc<Entity>,
+    pub id: String,
+    pub name: String,
+    pub command: Table,
+    pub command_id: Option<String>,
+}
+
+/// Decides and publishes, again and again until it is stored or rejected.
+pub(crate) async fn send(
+    lua: &Lua,
+    shared: &Shared,
+    call: &Rc<Call>,
+    request: Request,
+) -> mlua::Result<Table> {
+    let Request { entity, id, name, command, command_id } = request;
+    let decide = entity.decide.borrow().get(&name).cloned();
+    let decide =
+        decide.ok_or_else(|| mlua::Error::runtime(format!("`{}` has no command `{name}`", entity.name)))?;
+    if let Some((field, reason)) = misfit(&decide, &command)? {
+        return rejected(lua, "invalid", &field, &reason);
+    }
+    let subject = format!("{}/{id}", entity.name);
+    let number = call.next_number();
+    let hash = command_hash(lua, &name, &command)?;
+    // A named command makes the same ids whoever sends it, whenever.
+    let seed = match &command_id {
+        Some(command_id) => Uuid::new_v5(&NAMESPACE, format!("command/{subject}/{command_id}").as_bytes()),
+        None => call.derived(&format!("send/{number}")),
+    };
+    let tag = command_id.or_else(|| call.cause.as_ref().map(|_| seed.to_string()));
+    let queue = shared.entities.queue(&subject);
+    let _turn = queue.lock().await;
+    for attempt in 0..ATTEMPTS_MAX {
+        pause(attempt).await;
+        let fold = entities::load(lua, shared, &entity, &id).await?;
+        if let Some(done) = tag.as_ref().and_then(|tag| fold.commands.get(tag)) {
+            if done.hash != hash {
+                return rejected(lua, "id-conflict", "id", "this command id was used with another body");
+            }
+            return accepted(lua, &done.events, Some(done.position), true);
+        }
+        let events = match decided(lua, call, &decide, &fold.state, &command)? {
+            Decided::Rejected(table) => return Ok(table),
+            Decided::Events(events) if events.is_empty() => return accepted(lua, &[], None, false),
+            Decided::Events(events) => events,
+        };
+        let mut batch = Vec::with_capacity(events.len());
+        for (i, (kind, data)) in events.iter().enumerate() {
+            let event_id = Uuid::new_v5(&seed, i.to_string().as_bytes()).to_string();
+            let mut new = new_event(lua, shared, call, event_id, kind, Some(subject.clone()), data)?;
+            new.sequence = Some(Sequence(fold.next + i as u64));
+            if let Some(tag) = &tag {
+                new.extensions.push(("commandid".into(), ExtensionValue::String(tag.clone())));
+                new.extensions.push(("commandhash".into(), ExtensionValue::String(hash.clone())));
+                new.extensions.sort_by(|a, b| a.0.cmp(&b.0));
+            }
+            batch.push(new);
+        }
+        let imagined: Vec<Event> =
+            batch.iter().map(|new| imagined(new, new.sequence.map(|s| s.0), call)).collect();
+        entities::rehearse(lua, &entity, &fold.state, &imagined)?;
+        let ids: Vec<_> = batch.iter().map(|new| (new.id.clone(), new.kind.clone())).collect();
+        match shared.client()?.publish_with(batch, call.token.as_deref()).await {
+            Ok(receipt) => return accepted(lua, &ids, Some(receipt.position()), receipt.is_duplicate()),
+            // Another writer was faster, or a twin of this command was: look again.
+            Err(error) if matches!(error.code(), Code::Conflict | Code::IdConflict) => {}
+            Err(error) if try_again(error.code()) && attempt < 20 => {}
+            Err(error) => return Err(bus_error(error)),
+        }
+    }
+    Err(mlua::Error::runtime(format!("other writers of {subject} kept winning")))
+}
+
+enum Decided {
+    Rejected(Table),
+    Events(Vec<(String, Value)>),
+}
+
+fn decided(
+    lua: &Lua,
+    call: &Rc<Call>,
+    decide: &Decide,
+    state: &Value,
+    command: &Table,
+) -> mlua::Result<Decided> {
+    let _pure = Pure::enter()?;
+    let context = ctx::ctx(lua, call)?;
+    let answer: Value = decide.function.call((json::copy(lua, state)?, command.clone(), context))?;
+    let one = |table: &Table| -> mlua::Result<(String, Value)> {
+        Ok((table.raw_get("type")?, table.raw_get("data")?))
+    };
+    match (results::kind(&answer).as_deref(), &answer) {
+        (Some("reject"), Value::Table(table)) => Ok(Decided::Rejected(table.clone())),
+        (Some("ok"), _) | (None, Value::Nil) => Ok(Decided::Events(Vec::new())),
+        (Some("event"), Value::Table(table)) => Ok(Decided::Events(vec![one(table)?])),
+        (None, Value::Table(list)) => {
+            let mut events = Vec::new();
+            for item in list.sequence_values::<Value>() {
+                let item = item?;
+                match (results::kind(&item).as_deref(), &item) {
+                    (Some("event"), Value::Table(table)) => events.push(one(table)?),
+                    _ => return Err(mlua::Error::runtime("decide: a list must hold event(…) only")),
+                }
+            }
+            Ok(Decided::Events(events))
+        }
+        _ => Err(mlua::Error::runtime("decide must return event(…), a list of them, ok(…) or reject(…)")),
+    }
+}
+
+/// The first field that does not fit, and why.
+fn misfit(decide: &Decide, command: &Table) -> mlua::Result<Option<(String, String)>> {
+    for (field, kind, optional) in &decide.fields {
+        let value: Value = command.get(field.as_str())?;
+        if value.is_nil() || value.is_null() {
+            if *optional {
+                continue;
+            }
+            return Ok(Some((field.clone(), "is missing".into())));
+        }
+        let text =
+            |value: &Value| value.as_string().and_then(|text| text.to_str().ok().map(|text| text.to_owned()));
+        let fits = match kind.as_str() {
+            "id" => text(&value).is_some_and(|text| !text.is_empty() && text.len() <= 200),
+            "string" => text(&value).is_some(),
+            "integer" => match &value {
+                Value::Integer(_) => true,
+                Value::Number(n) => n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0,
+                _ => false,
+            },
+            "boolean" => matches!(value, Value::Boolean(_)),
+            "money" => matches!(&value, Value::UserData(data) if data.is::<Money>()),
+            "currency" => text(&value).is_some_and(|text| Money::new(0, &text).is_ok()),
+            _ => matches!(value, Value::Table(_)),
+        };
+        if !fits {
+            return Ok(Some((field.clone(), format!("must be of kind {kind}"))));
+        }
+    }
+    for pair in command.pairs::<Value, Value>() {
+        let (key, _) = pair?;
+        let name = key.to_string()?;
+        if !decide.fields.iter().any(|(field, _, _)| *field == name) {
+            return Ok(Some((name, "is unknown to this command".into())));
+        }
+    }
+    Ok(None)
+}
+
+fn command_hash(lua: &Lua, name: &str, command: &Table) -> mlua::Result<String> {
+    let body = json::from_lua(lua, &Value::Table(command.clone()))?;
+    let digest = Sha256::digest(format!("{name}\0{body}").as_bytes());
+    Ok(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// A fact that decides nothing: at the next value of its key, if it has one.
+pub(crate) async fn publish(
+    lua: &Lua,
+    shared: &Shared,
+    call: &Rc<Call>,
+    kind: String,
+    subject: Option<String>,
+    data: Option<Value>,
+) -> mlua::Result<Table> {
+    let id = call.derived(&format!("publish/{}", call.next_number())).to_string();
+    let new: NewEvent =
+        new_event(lua, shared, call, id.clone(), &kind, subject, &data.unwrap_or(Value::Nil))?;
+    for attempt in 0..20 {
+        pause(attempt).await;
+        match shared.client()?.publish_with(vec![new.clone()], call.token.as_deref()).await {
+            Ok(receipt) => {
+                return accepted(lua, &[(id, kind)], Some(receipt.position()), receipt.is_duplicate());
+            }
+            Err(error) if try_again(error.code()) => {}
+            Err(error) => return Err(bus_error(error)),
+        }
+    }
+    Err(mlua::Error::runtime("the bus did not take the event"))
+}

@@ -1,0 +1,233 @@
+//! One instance: a thread with a machine, a seat in the group, and a queue of
+//! requests. If a script had to be stopped, the machine is made anew.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daybook_client::{Client, Delivery, Join, Settler};
+use daybook_model::wire::NackAction;
+use daybook_model::{Event, Filter, Position};
+use mlua::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+
+use super::views;
+use crate::bindings::{ctx, results};
+use crate::config::Limits;
+use crate::host::Directory;
+use crate::http::{Answer, Incoming, routes};
+use crate::machine::{CALL, Call, Kind, Machine, describe};
+use crate::state::State;
+
+/// Unsettled deliveries of one instance: enough to keep it busy while others wait for the bus.
+const CREDIT: u64 = 32;
+
+/// What an instance is asked to do.
+pub(crate) enum Job {
+    Route {
+        route: usize,
+        request: Incoming,
+        reply: oneshot::Sender<Answer>,
+    },
+    /// One event of a stream, through the script's function.
+    Item {
+        route: usize,
+        event: Arc<Event>,
+        request: Incoming,
+        reply: oneshot::Sender<Answer>,
+    },
+}
+
+/// All that a machine needs to be made again.
+#[derive(Clone)]
+pub(crate) struct Blueprint {
+    pub name: String,
+    pub text: String,
+    pub limits: Limits,
+    pub client: Client,
+    pub state: State,
+    pub directory: Arc<Directory>,
+    pub reached: watch::Sender<Position>,
+    /// The first instance writes the views.
+    pub writes_views: bool,
+}
+
+/// Runs until `stop` turns true.
+pub(crate) async fn run(
+    blueprint: Blueprint,
+    mut jobs: mpsc::Receiver<Job>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let machine = match Machine::load(&blueprint.name, &blueprint.text, blueprint.limits) {
+            Ok(machine) => machine,
+            // It loaded before; only memory can be short now.
+            Err(error) => {
+                tracing::error!(script = blueprint.name, %error, "cannot load the script again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let _ = machine.shared.client.set(blueprint.client.clone());
+        let _ = machine.shared.state.set(blueprint.state.clone());
+        let _ = machine.shared.directory.set(blueprint.directory.clone());
+        let machine = Rc::new(machine);
+        let local = LocalSet::new();
+        let stopped = local.run_until(serve(&blueprint, &machine, &mut jobs, &mut stop)).await;
+        if stopped {
+            return;
+        }
+        tracing::warn!(script = blueprint.name, "a script was stopped; its machine is made anew");
+    }
+}
+
+/// True if the instance shall end, false if its machine is spent.
+async fn serve(
+    blueprint: &Blueprint,
+    machine: &Rc<Machine>,
+    jobs: &mut mpsc::Receiver<Job>,
+    stop: &mut watch::Receiver<bool>,
+) -> bool {
+    if blueprint.writes_views {
+        let (machine, reached) = (machine.clone(), blueprint.reached.clone());
+        tokio::task::spawn_local(async move {
+            while let Err(error) = views::follow(&machine, &reached).await {
+                tracing::error!(error = describe(&error), "a view failed; it is tried again in 1 s");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    let handlers: Vec<String> = machine.shared.definitions.borrow().handlers.keys().cloned().collect();
+    let service = machine.shared.definitions.borrow().name.clone();
+    let mut membership = None;
+    let mut spent = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        if membership.is_none() && !handlers.is_empty() {
+            let join = Join { filter: Some(Filter::types(&handlers)), ..Join::new(service.as_str(), CREDIT) };
+            match blueprint.client.join(join).await {
+                Ok(joined) => membership = Some(joined),
+                Err(error) => {
+                    tracing::error!(service, %error, "cannot join the group; tried again in 1 s");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+        tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => { tokio::task::spawn_local(answer(machine.clone(), blueprint.reached.subscribe(), job)); }
+                None => return true,
+            },
+            delivery = async { match &mut membership {
+                Some(membership) => membership.next().await,
+                None => std::future::pending().await,
+            } } => match (delivery, &membership) {
+                (Some(delivery), Some(seat)) => {
+                    tokio::task::spawn_local(handle(machine.clone(), seat.settler(), delivery));
+                }
+                _ => membership = None,
+            },
+            _ = spent.tick() => if machine.budget.exceeded() { return false },
+            _ = stop.wait_for(|stop| *stop) => {
+                if let Some(membership) = membership {
+                    membership.leave().await;
+                }
+                return true;
+            }
+        }
+    }
+}
+
+/// One delivery: run, commit, ack; or nack with what went wrong.
+async fn handle(machine: Rc<Machine>, settler: Settler, delivery: Delivery) {
+    let event = delivery.event.clone();
+    let call = Rc::new(Call {
+        cause: Some(event.clone()),
+        token: Some(delivery.token.clone()),
+        correlation: Some(event.correlationid.clone()),
+        position: Some(event.position),
+        ..Call::new(Kind::Handler, event.id.clone(), event.recordedtime)
+    });
+    let outcome = CALL.scope(call.clone(), run_handler(&machine, &call, &event)).await;
+    match outcome {
+        Ok(None) => settler.ack(&delivery.token).await,
+        Ok(Some(why)) => settler.nack(&delivery.token, NackAction::Park, None, Some(why)).await,
+        Err(error) => {
+            let reason = describe(&error);
+            tracing::error!(
+                event = event.id,
+                kind = event.kind,
+                position = %event.position,
+                attempt = delivery.attempt,
+                reason,
+                "a handler failed; the bus delivers the event again"
+            );
+            settler.nack(&delivery.token, NackAction::Retry, None, Some(reason)).await;
+        }
+    }
+}
+
+/// `Some` reason if the script asks to park.
+async fn run_handler(machine: &Machine, call: &Rc<Call>, event: &Event) -> mlua::Result<Option<String>> {
+    let handler = machine.shared.definitions.borrow().handlers.get(&event.kind).cloned();
+    // A group may still hold types that an older script wanted.
+    let Some(handler) = handler else { return Ok(None) };
+    let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, call)?);
+    let value: Value = timed(machine, handler.call_async(arguments)).await?;
+    if let (Some("park"), Value::Table(table)) = (results::kind(&value).as_deref(), &value) {
+        return Ok(Some(
+            table.raw_get::<Option<String>>("why")?.unwrap_or_else(|| "the script parked it".into()),
+        ));
+    }
+    commit(machine, call)?;
+    Ok(None)
+}
+
+fn commit(machine: &Machine, call: &Call) -> mlua::Result<()> {
+    let writes: Vec<_> = call.overlay.take().into_iter().collect();
+    if writes.is_empty() || call.scratch {
+        return Ok(());
+    }
+    machine.shared.state()?.commit(writes).map_err(mlua::Error::external)
+}
+
+/// Polls a script's future with the budget wound up at every entry, so that
+/// waiting costs nothing and computing does.
+pub(crate) async fn timed<T>(
+    machine: &Machine,
+    future: impl Future<Output = mlua::Result<T>>,
+) -> mlua::Result<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        let _entered = machine.budget.enter();
+        future.as_mut().poll(context)
+    })
+    .await
+}
+
+async fn answer(machine: Rc<Machine>, mut reached: watch::Receiver<Position>, job: Job) {
+    let (route, request, event, reply) = match job {
+        Job::Route { route, request, reply } => (route, request, None, reply),
+        Job::Item { route, event, request, reply } => (route, request, Some(event), reply),
+    };
+    let answer = match routes::prepare(&machine, &mut reached, &request, event.as_deref()).await {
+        Err(answer) => answer,
+        Ok(call) => {
+            let call = Rc::new(call);
+            let run = routes::run(&machine, &call, route, &request, event.as_deref());
+            match CALL
+                .scope(call.clone(), run)
+                .await
+                .and_then(|answer| commit(&machine, &call).map(|()| answer))
+            {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let reason = describe(&error);
+                    tracing::error!(path = request.path, reason, "a route failed");
+                    Answer::problem(500, "script-error", &reason)
+                }
+            }
+        }
+    };
+    let _ = reply.send(answer);
+}

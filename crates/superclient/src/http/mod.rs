@@ -1,0 +1,381 @@
+//! The web server in front of the scripts' routes.
+
+pub(crate) mod routes;
+
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::sse::{Event as Sse, KeepAlive};
+use axum::response::{IntoResponse, Response};
+use daybook_client::Item;
+use daybook_model::wire::Start;
+use daybook_model::{Filter, Position};
+use futures_util::stream;
+use mlua::{Lua, Value};
+use tokio::sync::oneshot;
+
+use crate::StartError;
+use crate::engine::instance::Job;
+use crate::host::Directory;
+use crate::json;
+use crate::machine::{Call, Route, Shared};
+
+/// Larger bodies are refused.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// A route that does not answer by then has lost its caller.
+const ROUTE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A request on its way to a script.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Incoming {
+    pub method: String,
+    pub path: String,
+    pub params: Vec<(String, String)>,
+    pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub json: Option<serde_json::Value>,
+    pub correlation: Option<String>,
+}
+
+/// What a script answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: u16,
+    /// `None`: nothing, as a stream skips an event.
+    pub body: Option<serde_json::Value>,
+    pub is_problem: bool,
+}
+
+impl Answer {
+    pub fn problem(status: u16, code: &str, detail: &str) -> Self {
+        let body = serde_json::json!({ "type": "about:blank", "title": code, "status": status, "code": code, "detail": detail });
+        Self { status, body: Some(body), is_problem: true }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let kind = if self.is_problem { "application/problem+json" } else { "application/json" };
+        let body = self.body.map_or(Body::empty(), |body| Body::from(body.to_string()));
+        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+    }
+}
+
+/// All routes of all services.
+#[derive(Default)]
+pub(crate) struct Table(Vec<Entry>);
+
+struct Entry {
+    service: String,
+    index: usize,
+    method: String,
+    path: String,
+    segments: Vec<Segment>,
+    stream: Option<Vec<String>>,
+}
+
+enum Segment {
+    Fixed(String),
+    Named(String),
+}
+
+impl Table {
+    pub fn add(&mut self, service: &str, index: usize, route: &Route) -> Result<(), StartError> {
+        let segments: Vec<Segment> = route
+            .path
+            .split('/')
+            .skip(1)
+            .map(|segment| match segment.strip_prefix(':') {
+                Some(name) => Segment::Named(name.to_owned()),
+                None => Segment::Fixed(segment.to_owned()),
+            })
+            .collect();
+        let shape = |segments: &[Segment]| -> Vec<Option<String>> {
+            let name = |segment: &Segment| match segment {
+                Segment::Fixed(text) => Some(text.clone()),
+                Segment::Named(_) => None,
+            };
+            segments.iter().map(name).collect()
+        };
+        let twin = self
+            .0
+            .iter()
+            .find(|known| known.method == route.method && shape(&known.segments) == shape(&segments));
+        if let Some(twin) = twin {
+            return Err(StartError::Route {
+                route: format!("{} {}", route.method, route.path),
+                first: twin.service.clone(),
+                second: service.to_owned(),
+            });
+        }
+        self.0.push(Entry {
+            service: service.to_owned(),
+            index,
+            method: route.method.clone(),
+            path: route.path.clone(),
+            segments,
+            stream: route.stream.clone(),
+        });
+        Ok(())
+    }
+
+    /// The best match: fixed segments before named ones.
+    fn find(
+        &self,
+        service: Option<&str>,
+        method: &str,
+        path: &str,
+    ) -> Result<(&Entry, Vec<(String, String)>), Answer> {
+        let asked: Vec<&str> = path.split('/').skip(1).collect();
+        let mut best: Option<(usize, &Entry, Vec<(String, String)>)> = None;
+        let mut other_method = false;
+        for entry in self.0.iter().filter(|entry| service.is_none_or(|service| entry.service == service)) {
+            let Some(params) = matched(&entry.segments, &asked) else { continue };
+            if entry.method != method {
+                other_method = true;
+                continue;
+            }
+            if best.as_ref().is_none_or(|(named, _, _)| params.len() < *named) {
+                best = Some((params.len(), entry, params));
+            }
+        }
+        match best {
+            Some((_, entry, params)) => Ok((entry, params)),
+            None if other_method => {
+                Err(Answer::problem(405, "method-not-allowed", "the path has no such method"))
+            }
+            None => Err(Answer::problem(404, "not-found", &format!("there is no route {path}"))),
+        }
+    }
+}
+
+fn matched(segments: &[Segment], asked: &[&str]) -> Option<Vec<(String, String)>> {
+    if segments.len() != asked.len() {
+        return None;
+    }
+    let mut params = Vec::new();
+    for (segment, asked) in segments.iter().zip(asked) {
+        match segment {
+            Segment::Fixed(text) if text == asked => {}
+            Segment::Fixed(_) => return None,
+            Segment::Named(name) => params.push((name.clone(), percent_decode(asked)?)),
+        }
+    }
+    Some(params)
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'%' => {
+                let hex = text.get(i + 1..i + 3)?;
+                out.push(u8::from_str_radix(hex, 16).ok()?);
+                i += 2;
+            }
+            byte => out.push(byte),
+        }
+        i += 1;
+    }
+    String::from_utf8(out).ok()
+}
+
+fn query(text: &str) -> Vec<(String, String)> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    let decoded = |text: &str| percent_decode(&text.replace('+', " "));
+    pairs
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decoded(name)?, decoded(value)?))
+        })
+        .collect()
+}
+
+pub(crate) fn router(directory: Arc<Directory>) -> Router {
+    Router::new().fallback(serve).with_state(directory)
+}
+
+async fn serve(State(directory): State<Arc<Directory>>, request: Request) -> Response {
+    match dispatch(&directory, request).await {
+        Ok(response) => response,
+        Err(answer) => answer.into_response(),
+    }
+}
+
+async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Response, Answer> {
+    let (parts, body) = request.into_parts();
+    if let Some(token) = &directory.token {
+        let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        if !same(given, token) {
+            return Err(Answer::problem(401, "unauthorized", "this host wants its token"));
+        }
+    }
+    let (entry, params) = directory.table.find(None, parts.method.as_str(), parts.uri.path())?;
+    let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
+        Answer::problem(413, "too-large", &format!("a body has at most {BODY_BYTES_MAX} bytes"))
+    })?;
+    let incoming = Incoming {
+        method: parts.method.to_string(),
+        path: parts.uri.path().to_owned(),
+        params,
+        query: query(parts.uri.query().unwrap_or_default()),
+        headers: headers(&parts.headers),
+        json: json_body(&parts.headers, &body)?,
+        body: body.to_vec(),
+        correlation: None,
+    };
+    match &entry.stream {
+        None => Ok(ask(directory, &entry.service, entry.index, incoming).await.into_response()),
+        Some(types) => {
+            follow(directory.clone(), entry.service.clone(), entry.index, types.clone(), incoming).await
+        }
+    }
+}
+
+/// In constant time: a token must not be guessed letter by letter.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let text = |value: &header::HeaderValue| value.to_str().ok().map(str::to_owned);
+    headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect()
+}
+
+fn json_body(headers: &HeaderMap, body: &[u8]) -> Result<Option<serde_json::Value>, Answer> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind != "application/json" && !kind.ends_with("+json") {
+        return Err(Answer::problem(415, "unsupported-media-type", "send application/json"));
+    }
+    let parsed = serde_json::from_slice(body);
+    parsed
+        .map(Some)
+        .map_err(|error| Answer::problem(400, "invalid", &format!("the body is no JSON: {error}")))
+}
+
+/// Hands a request to one of the service's instances.
+async fn ask(directory: &Directory, service: &str, route: usize, request: Incoming) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    let Some(service) = directory.services.get(service) else {
+        return Answer::problem(404, "not-found", "there is no such service");
+    };
+    if service.pick().try_send(Job::Route { route, request, reply }).is_err() {
+        return Answer::problem(503, "overloaded", "too many requests wait for this service");
+    }
+    match tokio::time::timeout(ROUTE_DEADLINE, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => {
+            Answer::problem(503, "script-stopped", "the script was stopped while it worked on this")
+        }
+        Err(_) => Answer::problem(504, "timeout", "the service did not answer in time"),
+    }
+}
+
+/// Server-sent events: every event of the types goes through the script.
+async fn follow(
+    directory: Arc<Directory>,
+    service: String,
+    route: usize,
+    types: Vec<String>,
+    request: Incoming,
+) -> Result<Response, Answer> {
+    let find =
+        |list: &[(String, String)], name: &str| list.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let position = |text: &str| text.parse::<Position>().ok();
+    let start = match (find(&request.headers, "last-event-id"), find(&request.query, "from")) {
+        (Some(last), _) => position(&last).map(|last| Start::Position(last.next())),
+        (None, Some(from)) => position(&from).map(Start::Position),
+        (None, None) => Some(Start::END),
+    };
+    let start =
+        start.ok_or_else(|| Answer::problem(400, "invalid", "`from` and Last-Event-ID are positions"))?;
+    let client = directory.services.get(&service).map(|service| service.client.clone());
+    let client = client.ok_or_else(|| Answer::problem(404, "not-found", "there is no such service"))?;
+    let subscription = client
+        .subscribe(start, Filter::types(&types))
+        .await
+        .map_err(|error| Answer::problem(503, "unavailable", &error.to_string()))?;
+    // Tells the reader where it stands before the first event comes.
+    let hello = Sse::default().event("position").data(subscription.position().to_string());
+    let events =
+        stream::unfold((subscription, directory, request), move |(mut subscription, directory, request)| {
+            let service = service.clone();
+            async move {
+                loop {
+                    let event = match subscription.next().await? {
+                        Item::Event(event) => event,
+                        Item::CaughtUp(_) => continue,
+                    };
+                    let position = event.position;
+                    let (reply, answer) = oneshot::channel();
+                    let job = Job::Item { route, event, request: request.clone(), reply };
+                    directory.services.get(&service)?.pick().send(job).await.ok()?;
+                    let answer = answer.await.ok()?;
+                    // A failure ends the stream: the reader comes back with its last id.
+                    if answer.is_problem {
+                        return None;
+                    }
+                    if let Some(body) = answer.body {
+                        let sse = Sse::default().id(position.to_string()).data(body.to_string());
+                        return Some((Ok::<_, Infallible>(sse), (subscription, directory, request)));
+                    }
+                }
+            }
+        });
+    let hello = stream::once(async move { Ok(hello) });
+    let events = futures_util::StreamExt::chain(hello, events);
+    Ok(axum::response::Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// `svc:http`: another service's route, in this host.
+pub(crate) async fn call_service(
+    lua: &Lua,
+    shared: &Shared,
+    call: &Call,
+    method: String,
+    service: String,
+    path: String,
+    body: Option<Value>,
+) -> mlua::Result<Value> {
+    let directory =
+        shared.directory.get().cloned().ok_or_else(|| mlua::Error::runtime("svc:http: not ready"))?;
+    if !directory.services.contains_key(&service) {
+        return Err(mlua::Error::runtime(format!("svc:http: no service `{service}` runs in this host")));
+    }
+    let (route, text) = path.split_once('?').unwrap_or((&path, ""));
+    let found = directory.table.find(Some(&service), &method.to_uppercase(), route);
+    let (entry, params) = found
+        .map_err(|_| mlua::Error::runtime(format!("svc:http: `{service}` has no route {method} {path}")))?;
+    let body = body.map(|body| json::from_lua(lua, &body)).transpose()?;
+    let incoming = Incoming {
+        method: entry.method.clone(),
+        path: entry.path.clone(),
+        params,
+        query: query(text),
+        headers: Vec::new(),
+        body: Vec::new(),
+        json: body,
+        correlation: call.correlation.clone(),
+    };
+    let answer = ask(&directory, &entry.service, entry.index, incoming).await;
+    let table = lua.create_table()?;
+    table.set("status", answer.status)?;
+    table.set("ok", answer.status < 400)?;
+    table.set("json", json::to_lua(lua, &answer.body.unwrap_or_default())?)?;
+    Ok(Value::Table(table))
+}

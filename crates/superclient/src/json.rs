@@ -1,0 +1,116 @@
+//! Lua values and JSON.
+//!
+//! Tables that came from a JSON array, or from `array{}`, carry a metatable and
+//! stay arrays; `null` is a value of its own; an object of just `minor` and
+//! `currency` is money.
+
+use mlua::{Lua, LuaSerdeExt, Table, Value};
+use serde_json::{Map, Number, Value as Json};
+
+use crate::bindings::money::Money;
+
+/// Deeper is a cycle or a mistake.
+const DEPTH_MAX: usize = 100;
+
+/// A script's value as JSON; the error names the member.
+pub(crate) fn from_lua(lua: &Lua, value: &Value) -> mlua::Result<Json> {
+    convert(lua, value, "value", 0)
+}
+
+fn convert(lua: &Lua, value: &Value, path: &str, depth: usize) -> mlua::Result<Json> {
+    let refuse = |reason: &str| Err(mlua::Error::runtime(format!("{path} {reason}")));
+    if depth > DEPTH_MAX {
+        return refuse("is nested too deep or contains itself");
+    }
+    match value {
+        Value::Nil => Ok(Json::Null),
+        Value::Boolean(b) => Ok(Json::Bool(*b)),
+        Value::Integer(n) => Ok(Json::Number((*n).into())),
+        Value::Number(n) if n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 => {
+            Ok(Json::Number((*n as i64).into()))
+        }
+        Value::Number(n) => match Number::from_f64(*n) {
+            Some(number) => Ok(Json::Number(number)),
+            None => refuse("is not a finite number"),
+        },
+        Value::String(text) => match text.to_str() {
+            Ok(text) => Ok(Json::String(text.to_owned())),
+            Err(_) => refuse("is not UTF-8"),
+        },
+        Value::LightUserData(_) if value.is_null() => Ok(Json::Null),
+        Value::UserData(data) => match data.borrow::<Money>() {
+            Ok(money) => Ok(money.to_json()),
+            Err(_) => refuse("is a value of the host, not data"),
+        },
+        Value::Table(table) => object_or_array(lua, table, path, depth),
+        other => refuse(&format!("is a {}, not data", other.type_name())),
+    }
+}
+
+fn object_or_array(lua: &Lua, table: &Table, path: &str, depth: usize) -> mlua::Result<Json> {
+    let marked = table.metatable().is_some_and(|meta| meta == lua.array_metatable());
+    let len = table.raw_len();
+    let mut entries = Map::new();
+    let mut count = 0usize;
+    for pair in table.pairs::<Value, Value>() {
+        let (key, value) = pair?;
+        count += 1;
+        match key {
+            Value::String(key) if !marked && len == 0 => {
+                let key = key.to_str()?.to_owned();
+                let value = convert(lua, &value, &format!("{path}.{key}"), depth + 1)?;
+                entries.insert(key, value);
+            }
+            Value::Integer(_) | Value::Number(_) if len > 0 => {}
+            _ => return Err(mlua::Error::runtime(format!("{path} mixes names and numbers as keys"))),
+        }
+    }
+    if !marked && len == 0 {
+        return Ok(Json::Object(entries));
+    }
+    if count != len {
+        return Err(mlua::Error::runtime(format!("{path} is a list with holes")));
+    }
+    let items = (1..=len).map(|i| convert(lua, &table.raw_get(i)?, &format!("{path}[{i}]"), depth + 1));
+    items.collect::<mlua::Result<_>>().map(Json::Array)
+}
+
+/// JSON as a script's value.
+pub(crate) fn to_lua(lua: &Lua, json: &Json) -> mlua::Result<Value> {
+    match json {
+        Json::Null => Ok(Value::NULL),
+        Json::Bool(b) => Ok(Value::Boolean(*b)),
+        Json::Number(n) => Ok(Value::Number(n.as_f64().unwrap_or(f64::NAN))),
+        Json::String(text) => lua.create_string(text).map(Value::String),
+        Json::Array(items) => {
+            let table = lua.create_table_with_capacity(items.len(), 0)?;
+            for (i, item) in items.iter().enumerate() {
+                table.raw_set(i + 1, to_lua(lua, item)?)?;
+            }
+            table.set_metatable(Some(lua.array_metatable()))?;
+            Ok(Value::Table(table))
+        }
+        Json::Object(members) => {
+            if let Some(money) = Money::from_json(json) {
+                return lua.create_userdata(money).map(Value::UserData);
+            }
+            let table = lua.create_table_with_capacity(0, members.len())?;
+            for (name, member) in members {
+                table.raw_set(name.as_str(), to_lua(lua, member)?)?;
+            }
+            Ok(Value::Table(table))
+        }
+    }
+}
+
+/// A deep copy: what a script does to it leaves the original alone.
+pub(crate) fn copy(lua: &Lua, value: &Value) -> mlua::Result<Value> {
+    let Value::Table(table) = value else { return Ok(value.clone()) };
+    let copied = lua.create_table()?;
+    for pair in table.pairs::<Value, Value>() {
+        let (key, member) = pair?;
+        copied.raw_set(key, copy(lua, &member)?)?;
+    }
+    copied.set_metatable(table.metatable())?;
+    Ok(Value::Table(copied))
+}

@@ -1,0 +1,262 @@
+//! One Lua machine and what its scripts share: definitions, entities, the bus.
+//!
+//! A machine lives on one thread. Its calls are coroutines that wait for the
+//! bus without holding the thread.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use daybook_client::Client;
+use daybook_model::{Event, Position, Timestamp};
+use mlua::{Function, Lua, LuaOptions, StdLib, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::config::Limits;
+use crate::engine::entities::Entities;
+use crate::host::Directory;
+use crate::limits::Budget;
+use crate::state::State;
+use crate::{StartError, bindings};
+
+/// What a script has declared.
+#[derive(Default)]
+pub(crate) struct Definitions {
+    pub name: String,
+    pub entities: HashMap<String, Rc<Entity>>,
+    pub handlers: HashMap<String, Function>,
+    pub receipts: HashMap<String, Function>,
+    pub views: Vec<View>,
+    pub routes: Vec<Route>,
+}
+
+pub(crate) struct Entity {
+    pub name: String,
+    pub initial: Function,
+    pub decide: RefCell<HashMap<String, Decide>>,
+    pub evolve: RefCell<HashMap<String, Function>>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Decide {
+    /// Name, kind, optional.
+    pub fields: Vec<(String, String, bool)>,
+    pub function: Function,
+}
+
+pub(crate) struct View {
+    pub name: String,
+    pub types: Vec<String>,
+    pub function: Function,
+}
+
+pub(crate) struct Route {
+    pub method: String,
+    pub path: String,
+    pub function: Function,
+    /// Types to follow, for a stream.
+    pub stream: Option<Vec<String>>,
+}
+
+pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// What the running call is: found again wherever the host is called back.
+pub(crate) struct Call {
+    pub kind: Kind,
+    pub cause: Option<Arc<Event>>,
+    /// Delivery token: fences what the call publishes.
+    pub token: Option<String>,
+    pub correlation: Option<String>,
+    /// Seeds ids: the cause, or the request.
+    pub seed: String,
+    pub now: Timestamp,
+    pub position: Option<Position>,
+    /// Writes of `kv`, committed when the call ends well.
+    pub overlay: RefCell<Overlay>,
+    /// Reads come from the overlay alone: a view as of another time.
+    pub scratch: bool,
+    pub calls: Cell<u32>,
+    pub draws: Cell<u64>,
+    /// Inside `decide`, `evolve` or a view, where nothing may be done.
+    pub pure: Cell<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Route,
+    Handler,
+    View,
+}
+
+tokio::task_local! {
+    pub(crate) static CALL: Rc<Call>;
+}
+
+impl Call {
+    pub fn new(kind: Kind, seed: String, now: Timestamp) -> Self {
+        Self {
+            kind,
+            cause: None,
+            token: None,
+            correlation: None,
+            seed,
+            now,
+            position: None,
+            overlay: RefCell::default(),
+            scratch: false,
+            calls: Cell::new(0),
+            draws: Cell::new(0),
+            pure: Cell::new(0),
+        }
+    }
+
+    /// Number of the next send, atomically or publish of this call.
+    pub fn next_number(&self) -> u32 {
+        self.calls.set(self.calls.get() + 1);
+        self.calls.get()
+    }
+
+    /// An id that a repeat of this call makes again.
+    pub fn derived(&self, what: &str) -> Uuid {
+        Uuid::new_v5(&NAMESPACE, format!("{}/{what}", self.seed).as_bytes())
+    }
+}
+
+/// Names the derived ids of this host.
+pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x6461_7962_6f6f_6b20_7375_7065_7263_6c69);
+
+/// The running call.
+pub(crate) fn call() -> mlua::Result<Rc<Call>> {
+    CALL.try_with(Rc::clone).map_err(|_| mlua::Error::runtime("only a handler, route or view may call this"))
+}
+
+/// The running call, if it may have effects here.
+pub(crate) fn effects(what: &str) -> mlua::Result<Rc<Call>> {
+    let call = call()
+        .map_err(|_| mlua::Error::runtime(format!("{what} may not be called while the script loads")))?;
+    if call.pure.get() > 0 || call.kind == Kind::View {
+        return Err(mlua::Error::runtime(format!("{what} may not be called in decide, evolve or a view")));
+    }
+    Ok(call)
+}
+
+pub(crate) fn only_in_routes(what: &str) -> mlua::Result<()> {
+    match effects(what)?.kind {
+        Kind::Route => Ok(()),
+        _ => Err(mlua::Error::runtime(format!("{what} may be called in routes only: its result is random"))),
+    }
+}
+
+/// Marks what runs until it is dropped as without effects.
+pub(crate) struct Pure(Rc<Call>);
+
+impl Pure {
+    pub fn enter() -> mlua::Result<Self> {
+        let call = call()?;
+        call.pure.set(call.pure.get() + 1);
+        Ok(Self(call))
+    }
+}
+
+impl Drop for Pure {
+    fn drop(&mut self) {
+        self.0.pure.set(self.0.pure.get() - 1);
+    }
+}
+
+/// What bindings and engine share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shared(pub Rc<Inner>);
+
+pub(crate) struct Inner {
+    pub definitions: RefCell<Definitions>,
+    pub client: OnceCell<Client>,
+    pub state: OnceCell<State>,
+    pub directory: OnceCell<Arc<Directory>>,
+    pub entities: Entities,
+    pub script_hash: String,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Shared {
+    pub fn client(&self) -> mlua::Result<&Client> {
+        self.client
+            .get()
+            .ok_or_else(|| mlua::Error::runtime("the bus may not be used while the script loads"))
+    }
+
+    pub fn state(&self) -> mlua::Result<&State> {
+        self.state.get().ok_or_else(|| mlua::Error::runtime("state may not be used while the script loads"))
+    }
+}
+
+/// A loaded script.
+pub(crate) struct Machine {
+    pub lua: Lua,
+    pub shared: Shared,
+    pub budget: Budget,
+}
+
+impl Machine {
+    /// Loads `text`; the error names file and line.
+    pub fn load(name: &str, text: &str, limits: Limits) -> Result<Self, StartError> {
+        let script = |error: mlua::Error| StartError::Script(describe(&error));
+        let libraries = StdLib::TABLE
+            | StdLib::STRING
+            | StdLib::MATH
+            | StdLib::UTF8
+            | StdLib::BIT
+            | StdLib::BUFFER
+            | StdLib::COROUTINE;
+        let lua = Lua::new_with(libraries, LuaOptions::default()).map_err(script)?;
+        lua.set_memory_limit(limits.memory_bytes).map_err(script)?;
+        let hash = Sha256::digest(text.as_bytes());
+        let shared = Shared(Rc::new(Inner {
+            definitions: RefCell::default(),
+            client: OnceCell::new(),
+            state: OnceCell::new(),
+            directory: OnceCell::new(),
+            entities: Entities::default(),
+            script_hash: hash[..8].iter().map(|byte| format!("{byte:02x}")).collect(),
+        }));
+        bindings::install(&lua, &shared).map_err(script)?;
+        for forbidden in ["require", "loadstring", "getfenv", "setfenv", "collectgarbage", "newproxy"] {
+            lua.globals().set(forbidden, Value::Nil).map_err(script)?;
+        }
+        lua.sandbox(true).map_err(script)?;
+        let budget = Budget::install(&lua, limits.compute);
+        {
+            let _entered = budget.enter();
+            // Text only: bytecode could break out of the machine.
+            let chunk = lua.load(text).set_name(format!("@{name}")).set_mode(mlua::chunk::ChunkMode::Text);
+            chunk.exec().map_err(script)?;
+        }
+        if shared.definitions.borrow().name.is_empty() {
+            return Err(StartError::NoService { script: name.to_owned() });
+        }
+        Ok(Self { lua, shared, budget })
+    }
+}
+
+/// An error in the words of the script: message with file:line, then traceback.
+pub(crate) fn describe(error: &mlua::Error) -> String {
+    match error {
+        mlua::Error::CallbackError { traceback, cause } => {
+            let cause = describe(cause);
+            let place =
+                traceback.lines().map(str::trim).find(|line| line.contains(".lua:")).unwrap_or_default();
+            if cause.contains(".lua:") || place.is_empty() { cause } else { format!("{place}: {cause}") }
+        }
+        mlua::Error::SyntaxError { message, .. } => message.clone(),
+        mlua::Error::RuntimeError(message) => message.clone(),
+        other => other.to_string(),
+    }
+}
