@@ -77,7 +77,7 @@ pub(super) struct Task {
     pub last_reply: u64,
     pub under_way: FuturesUnordered<BoxFuture<'static, Input>>,
     /// Joins that name other options while answers are on their way.
-    pub waiting: Vec<Box<Join>>,
+    pub waiting: Vec<Join>,
     pub closing: Option<oneshot::Sender<()>>,
 }
 
@@ -145,7 +145,7 @@ impl Task {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Join(join) => self.join(join),
+            Command::Join(join) => self.join(*join),
             Command::Word { member, word } => self.word(member, word),
             Command::Report(reply) => drop(reply.send(self.group.report())),
             Command::Parked(reply) => drop(reply.send(self.group.parked())),
@@ -158,13 +158,13 @@ impl Task {
         }
     }
 
-    fn join(&mut self, join: Box<Join>) {
+    fn join(&mut self, join: Join) {
         match self.admit(&join) {
             Ok(true) => {}
             Ok(false) => return self.waiting.push(join),
             Err(problem) => return drop(join.reply.send(Err(problem))),
         }
-        let Join { who, join, push, reply } = *join;
+        let Join { who, join, push, reply } = join;
         self.last_member += 1;
         let member = MemberId(self.last_member);
         let queued = Arc::new(AtomicUsize::new(0));

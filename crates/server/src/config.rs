@@ -1,0 +1,41 @@
+//! What can be set from outside.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use daybook_model::Limits;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the log lives; made if absent.
+    pub data: PathBuf,
+    /// Port 0 picks a free one.
+    pub listen: SocketAddr,
+    pub limits: Limits,
+    /// How often the server pings; three unanswered end the connection.
+    pub heartbeat: Duration,
+    /// Time a connection has for its `hello`.
+    pub hello_timeout: Duration,
+    /// How long shutdown waits for sessions to take their last answers.
+    pub drain_timeout: Duration,
+}
+
+impl Config {
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
+            limits: Limits::default(),
+            heartbeat: Duration::from_secs(10),
+            hello_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+
+    #[must_use]
+    pub fn listen(mut self, listen: SocketAddr) -> Self {
+        self.listen = listen;
+        self
+    }
+}

@@ -1,0 +1,155 @@
+//! The groups this connection takes part in.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use daybook_model::wire::{self, ServerMessage};
+use daybook_model::{Code, Problem};
+use daybook_store::Fence;
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::inflight::Inflight;
+use super::outbox::{Answer, Job};
+use crate::groups::{Member, Membership, Push};
+use crate::state::Shared;
+
+/// Pushes waiting for the socket. The group's credit bounds what can be in
+/// here, so this is for `overdue` and the like beside it.
+const PUSHES: usize = 1_024;
+
+/// A seat that a `join` has taken; empty until the group has answered.
+type Seat = Arc<Mutex<Option<Membership>>>;
+
+pub(super) struct Members {
+    shared: Arc<Shared>,
+    who: Member,
+    seats: HashMap<u64, Seat>,
+}
+
+impl Members {
+    pub fn new(shared: Arc<Shared>, who: Member) -> Self {
+        Self { shared, who, seats: HashMap::new() }
+    }
+
+    pub fn join(&mut self, subscription: u64, join: wire::Join) -> Result<Job, Problem> {
+        if join.credit.0 == 0 {
+            return Err(Problem::new(Code::Invalid, "a member without credit gets nothing").member("credit"));
+        }
+        let id = join.id;
+        let seat = Seat::default();
+        self.seats.insert(subscription, seat.clone());
+        let (shared, who) = (self.shared.clone(), self.who.clone());
+        let (push, pushed) = mpsc::channel(PUSHES);
+        // First the answer, then the deliveries: one stream keeps that order.
+        let answer = stream::once(async move {
+            match shared.groups.join(who, join, push).await {
+                Ok(membership) => {
+                    let position = membership.position;
+                    *lock(&seat) = Some(membership);
+                    wire::Joined { id, subscription, position }.into()
+                }
+                Err(problem) => ServerMessage::Error(Box::new(wire::Error { id: Some(id), problem })),
+            }
+        });
+        let pushes =
+            stream::unfold(
+                pushed,
+                |mut pushed| async move { pushed.recv().await.map(|push| (push, pushed)) },
+            );
+        let pushes = pushes.map(move |push| match push {
+            Push::Deliver(deliveries) => wire::Deliver { subscription, deliveries }.into(),
+            Push::Overdue(token) => wire::Overdue { subscription, token }.into(),
+            Push::Revoked(reason) => wire::Revoked { subscription, reason }.into(),
+        });
+        Ok(Job::Stream(Box::pin(answer.chain(pushes))))
+    }
+
+    /// The fence of a delivery of this session; one already raised for any other token.
+    pub fn fence(&self, token: &str) -> Fence {
+        let known = self.seats.values().find_map(|seat| lock(seat).as_ref()?.fence(token));
+        known.unwrap_or_else(|| {
+            let raised = Fence::new();
+            raised.raise();
+            raised
+        })
+    }
+
+    /// `None`: no such subscription. The ack waits for publishes under its tokens.
+    pub fn ack(&self, ack: wire::Ack, inflight: &Arc<Inflight>) -> Option<Option<Answer>> {
+        let seat = self.seats.get(&ack.subscription)?.clone();
+        if lock(&seat).is_none() {
+            return None;
+        }
+        let wire::Ack { id, tokens, .. } = ack;
+        if id.is_none() && !inflight.is_publishing(&tokens) {
+            if let Some(membership) = &*lock(&seat) {
+                membership.ack(tokens, None);
+            }
+            return Some(None);
+        }
+        let inflight = inflight.clone();
+        Some(Some(Box::pin(async move {
+            inflight.settled(&tokens).await;
+            let (reply, answer) = oneshot::channel();
+            let all = tokens.clone();
+            {
+                let seat = lock(&seat);
+                match &*seat {
+                    Some(membership) => membership.ack(tokens, id.map(|_| reply)),
+                    None => drop(reply),
+                }
+            }
+            let id = id?;
+            // A group that is gone has settled nothing of it.
+            let stale = answer.await.unwrap_or(all);
+            Some(wire::Done { id, stale: Some(stale) }.into())
+        })))
+    }
+
+    pub fn nack(&self, nack: wire::Nack) -> bool {
+        self.with(nack.subscription, |membership| {
+            membership.nack(nack.token, nack.action, nack.delay_ms, nack.reason);
+        })
+    }
+
+    pub fn progress(&self, progress: wire::Progress) -> bool {
+        self.with(progress.subscription, |membership| membership.progress(progress.token))
+    }
+
+    pub fn leave(&mut self, id: u64, subscription: u64) -> Option<Answer> {
+        let seat = self.seats.remove(&subscription)?;
+        let membership = lock(&seat).take();
+        Some(Box::pin(async move {
+            if let Some(membership) = membership {
+                membership.leave().await;
+            }
+            Some(wire::Done { id, stale: None }.into())
+        }))
+    }
+
+    pub async fn leave_all(&mut self) {
+        for (_, seat) in self.seats.drain() {
+            let membership = lock(&seat).take();
+            if let Some(membership) = membership {
+                membership.leave().await;
+            }
+        }
+    }
+
+    fn with(&self, subscription: u64, act: impl FnOnce(&Membership)) -> bool {
+        let Some(seat) = self.seats.get(&subscription) else { return false };
+        match &*lock(seat) {
+            Some(membership) => {
+                act(membership);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+fn lock(seat: &Seat) -> std::sync::MutexGuard<'_, Option<Membership>> {
+    seat.lock().expect("no code panics while it holds this lock")
+}
