@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod publish;
 pub mod read;
+pub mod run;
 pub mod schema;
 pub mod serve;
 pub mod tail;
