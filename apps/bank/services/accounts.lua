@@ -109,7 +109,8 @@ end
 
 svc:post("/accounts", function(req, ctx)
   local key = req.headers["idempotency-key"]
-  local number = string.sub(string.gsub(ctx.uuid(), "%D", "") .. "0000000000", 1, 10)
+  -- The caller derives the number from user and key, so that a repeat names the same account.
+  local number = req.json.number or string.sub(string.gsub(ctx.uuid(), "%D", "") .. "0000000000", 1, 10)
   local answer = account:send(number, "open", {
     owner = req.json.owner, number = number, currency = req.json.currency, nickname = req.json.nickname,
   }, { id = key })

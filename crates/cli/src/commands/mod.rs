@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod bench;
+pub mod demo;
 pub mod publish;
 pub mod read;
 pub mod run;
