@@ -16,7 +16,7 @@ local function signed(e)
 end
 
 local function describe(e)
-  if e.data.reference then return e.data.reference end
+  if type(e.data.reference) == "string" then return e.data.reference end
   local kind = e.data.kind or "transfer"
   if kind == "deposit" then return "Deposit" end
   if kind == "withdrawal" then return "Withdrawal" end

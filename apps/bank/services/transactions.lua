@@ -40,7 +40,10 @@ end)
 -- a repeat finds the same transaction, another body is a conflict.
 svc:post("/transactions/:id", function(req)
   local command = {}
-  for _, name in { "user", "kind", "from", "to", "reference", "reverses" } do command[name] = req.json[name] end
+  for _, name in { "user", "kind", "from", "to", "reference", "reverses" } do
+    local value = req.json[name]
+    if value ~= null then command[name] = value end
+  end
   command.amount = money.parse(req.json.amount)
   local answer = transaction:send(req.params.id, "start", command, { id = "start" })
   if not answer.ok then return json(answer) end
