@@ -115,14 +115,13 @@ impl Server {
     /// Waits until the store cannot go on; tells why.
     pub async fn wait(&self) -> String {
         let mut health = self.shared.store.health();
-        let reason = match health.wait_for(|h| matches!(h, Health::Poisoned(_))).await {
+        match health.wait_for(|h| matches!(h, Health::Poisoned(_))).await {
             Ok(health) => match &*health {
                 Health::Poisoned(reason) => reason.clone(),
                 other => format!("{other:?}"),
             },
             Err(_) => "the store is gone".into(),
-        };
-        reason
+        }
     }
 
     /// Tells every client to reconnect elsewhere, answers what is durable,

@@ -24,7 +24,10 @@ struct Bank {
 
 fn services() -> Vec<Script> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services");
-    ["users.lua", "accounts.lua", "transactions.lua", "reporting.lua"].iter().map(|name| Script::File(dir.join(name))).collect()
+    ["users.lua", "accounts.lua", "transactions.lua", "reporting.lua"]
+        .iter()
+        .map(|name| Script::File(dir.join(name)))
+        .collect()
 }
 
 async fn start(dir: tempfile::TempDir) -> Bank {
@@ -73,7 +76,8 @@ impl Bank {
     }
 
     async fn person(&self, name: &str) -> Person {
-        let mut person = Person { url: self.url.clone(), http: reqwest::Client::new(), cookie: String::new() };
+        let mut person =
+            Person { url: self.url.clone(), http: reqwest::Client::new(), cookie: String::new() };
         let body = json!({ "username": name, "password": "correct horse" });
         let answer = person.http.post(format!("{}/api/users", self.url)).json(&body).send().await.unwrap();
         let mut answer = if answer.status() == 409 {
@@ -102,12 +106,14 @@ impl Person {
     }
 
     async fn get(&self, path: &str) -> (u16, Value) {
-        let answer = self.http.get(format!("{}{path}", self.url)).header("cookie", &self.cookie).send().await.unwrap();
+        let answer =
+            self.http.get(format!("{}{path}", self.url)).header("cookie", &self.cookie).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
     async fn account(&self, currency: &str) -> String {
-        let (status, body) = self.post("/api/accounts", &format!("open-{currency}"), json!({ "currency": currency })).await;
+        let (status, body) =
+            self.post("/api/accounts", &format!("open-{currency}"), json!({ "currency": currency })).await;
         assert_eq!(status, 201, "{body}");
         body["account"]["number"].as_str().unwrap().to_owned()
     }
@@ -127,7 +133,12 @@ impl Person {
     }
 
     async fn deposit(&self, to: &str, minor: i64) {
-        let done = self.settle(&format!("deposit-{to}-{minor}"), json!({ "kind": "deposit", "to": to, "amount": gbp(minor) })).await;
+        let done = self
+            .settle(
+                &format!("deposit-{to}-{minor}"),
+                json!({ "kind": "deposit", "to": to, "amount": gbp(minor) }),
+            )
+            .await;
         assert_eq!(done["state"], "accepted", "{done}");
     }
 }
@@ -263,7 +274,8 @@ async fn money_is_conserved_in_a_ring_and_over_a_restart() {
     }
     let before = bank.events().await;
     let balances = audit(&before);
-    let outcomes = before.iter().filter(|e| ["TransactionAccepted", "TransactionRejected"].contains(&e.kind.as_str()));
+    let outcomes =
+        before.iter().filter(|e| ["TransactionAccepted", "TransactionRejected"].contains(&e.kind.as_str()));
     assert_eq!(outcomes.count(), 153);
     let dir = bank.stop().await;
 
@@ -271,7 +283,8 @@ async fn money_is_conserved_in_a_ring_and_over_a_restart() {
     assert_eq!(bank.events().await, before);
     let ada = bank.person("ada").await;
     let number = &ring[0].1;
-    let (_, statement) = ada.get(&format!("/api/accounts/{number}/statement?after={}", before.len() - 1)).await;
+    let (_, statement) =
+        ada.get(&format!("/api/accounts/{number}/statement?after={}", before.len() - 1)).await;
     assert_eq!(statement["closing"], gbp(balances[&format!("account/{number}")]));
     let mut sum: i64 = statement["opening"]["minor"].as_str().unwrap().parse().unwrap();
     for line in statement["lines"].as_array().unwrap() {
@@ -287,7 +300,9 @@ async fn money_is_conserved_in_a_ring_and_over_a_restart() {
 fn the_built_page_is_as_new_as_its_sources() {
     let ui = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ui");
     let mut files: Vec<PathBuf> =
-        ["index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts"].map(PathBuf::from).to_vec();
+        ["index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts"]
+            .map(PathBuf::from)
+            .to_vec();
     let mut folders = vec![PathBuf::from("src")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(ui.join(&folder)).unwrap() {

@@ -35,7 +35,8 @@ macro_rules! built_in {
     };
 }
 
-const SERVICES: [(&str, &str); 4] = built_in!("users.lua", "accounts.lua", "transactions.lua", "reporting.lua");
+const SERVICES: [(&str, &str); 4] =
+    built_in!("users.lua", "accounts.lua", "transactions.lua", "reporting.lua");
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let config = daybook_server::Config::new(args.data.join("log")).listen(args.listen);
@@ -69,8 +70,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         }
     };
     let services = format!("http://{}", host.local_addr());
-    let config =
-        daybook_bank_web::Config { listen: args.bank_listen, services: services.clone(), token: token.clone() };
+    let config = daybook_bank_web::Config {
+        listen: args.bank_listen,
+        services: services.clone(),
+        token: token.clone(),
+    };
     let web = match daybook_bank_web::start(config).await {
         Ok(web) => web,
         Err(error) => {
@@ -80,7 +84,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         }
     };
     let seeded = if args.seed_users {
-        daybook_bank_web::seed(&services, &token).await.map_err(|e| Failure::failed(format!("cannot seed users: {e}")))?
+        daybook_bank_web::seed(&services, &token)
+            .await
+            .map_err(|e| Failure::failed(format!("cannot seed users: {e}")))?
     } else {
         Vec::new()
     };

@@ -54,6 +54,6 @@ impl Socket {
 }
 
 /// All messages of a frame.
-pub(super) fn each(frame: &str, mut take: impl FnMut(Result<ServerMessage, Malformed>)) {
-    wire::messages(frame, |message| take(message));
+pub(super) fn each(frame: &str, take: impl FnMut(Result<ServerMessage, Malformed>)) {
+    wire::messages(frame, take);
 }

@@ -72,7 +72,6 @@ struct Handle {
 /// The session that joins.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
-    pub service: String,
     pub instance: String,
     /// One process of the instance; without it nothing can be resumed.
     pub boot: Option<String>,

@@ -132,7 +132,7 @@ impl Session {
             principal: None,
             default_source: format!("/{}", hello.service).into(),
         };
-        let member = Member { service: hello.service, instance, boot: hello.boot, session };
+        let member = Member { instance, boot: hello.boot, session };
         Ok(Self {
             inflight: Inflight::new(&shared.config.limits),
             subscriptions: Subscriptions::default(),
