@@ -2,7 +2,6 @@
 
 pub(crate) mod routes;
 
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
