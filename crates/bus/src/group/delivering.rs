@@ -12,8 +12,17 @@ impl Group {
         let durable = self.saves.durable();
         let Some(lane) = self.lanes.get(key) else { return };
         let LaneState::Held { until } = lane.state else { return };
-        if until <= now && lane.fence.is_none() && lane.gate <= durable {
-            self.enqueue(key);
+        if until > now || lane.fence.is_some() || lane.gate > durable {
+            return;
+        }
+        match self.failed.get(&lane.head().position) {
+            // All attempts were made, but what follows from it is not on disk:
+            // read again after a restart, or waiting behind another stop.
+            Some(attempts) if attempts.failed >= self.options.max_attempts => {
+                let failed = attempts.failed;
+                self.poisoned(now, key, failed, format!("{failed} attempts failed").into());
+            }
+            _ => self.enqueue(key),
         }
     }
 
@@ -51,6 +60,11 @@ impl Group {
         }
         loop {
             let mut progress = false;
+            if self.suspect_in_flight.is_none()
+                && let Some(next) = self.suspects.pop_front()
+            {
+                self.enqueue(&next);
+            }
             let seats: Vec<SeatId> = self.members.instances().map(|(id, _)| id).collect();
             for seat in seats {
                 while let Some(key) = self.next_of(seat) {
@@ -136,9 +150,6 @@ impl Group {
         }
         if self.suspect_in_flight.as_ref() == Some(key) {
             self.suspect_in_flight = None;
-            if let Some(next) = self.suspects.pop_front() {
-                self.enqueue(&next);
-            }
         }
         Some(token)
     }

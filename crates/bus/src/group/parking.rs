@@ -34,8 +34,8 @@ impl Group {
         lane.state = LaneState::Stopped;
         self.saves.change(now);
         let position = lane.head().position;
-        // Two keys may fail for good before the first is looked at; the second
-        // is tried once more after the first was dealt with, and stops again.
+        // Two keys may fail for good before the first is looked at: the second
+        // stops the group again once the first was dealt with.
         if self.stopped.is_none() {
             self.stopped = Some(Stopped { key: key.clone(), position, attempts, reason });
         }

@@ -180,7 +180,7 @@ impl Group {
         self.timers.set(now + wait, Timer::Retry(key.clone()));
     }
 
-    fn poisoned(&mut self, now: Millis, key: &LaneKey, attempts: u32, reason: Arc<str>) {
+    pub(super) fn poisoned(&mut self, now: Millis, key: &LaneKey, attempts: u32, reason: Arc<str>) {
         match self.options.poison {
             Poison::Park => self.park(now, key, attempts, reason),
             Poison::Skip => self.settle_head(now, key),
