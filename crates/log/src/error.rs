@@ -35,4 +35,11 @@ pub enum Error {
     Poisoned { since: String },
     #[error("{} is damaged at offset {offset}: {reason}", path.display())]
     Damaged { path: PathBuf, offset: u64, reason: String },
+    /// No space for the next segment. Nothing was written; the same call may
+    /// succeed when there is space again.
+    #[error("cannot make room in {}: {reason}", path.display())]
+    NoRoom { path: PathBuf, reason: String },
+    /// Nothing was written.
+    #[error("a batch of {bytes} bytes is more than the {limit} that one may have")]
+    TooLarge { bytes: u64, limit: u64 },
 }

@@ -17,6 +17,9 @@ pub(crate) const ALIGN: u64 = 8;
 /// Lengths read from disk are capped by this before anything is allocated.
 pub(crate) const MAX_BATCH_BYTES: u32 = 256 << 20;
 
+/// No segment is larger: recovery reads one into memory, and offsets have 32 bits.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
 const SEGMENT_MAGIC: [u8; 8] = *b"DAYBKSEG";
 const BATCH_MAGIC: [u8; 4] = *b"DBba";
 const FOOTER_MAGIC: [u8; 4] = *b"DBfo";

@@ -74,6 +74,9 @@ pub(crate) fn write(disk: &dyn Disk, id: LogId) -> Result<(), OpenError> {
     disk.sync_dir().map_err(|e| io("sync the directory of", e))
 }
 
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
+
 /// Holds `LOCK` against a second process for as long as it lives. The kernel
 /// lets go of it when the process dies, however it dies.
 pub struct Lock(#[allow(dead_code)] std::fs::File);
@@ -90,7 +93,19 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(|e| io("open", e))?;
-        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        // A moment's patience: a process that is ending, or a child on its way
+        // to `exec`, may still hold it.
+        let locked =
+            || rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+        let mut free = locked();
+        for _ in 0..LOCK_TRIES {
+            if free {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            free = locked();
+        }
+        if !free {
             let mut text = String::new();
             let _ = file.read_to_string(&mut text);
             return Err(OpenError::InUse { path: dir.to_owned(), pid: text.trim().parse().ok() });

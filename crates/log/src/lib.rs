@@ -6,7 +6,8 @@
 //! 2. After any crash the log is a prefix of what was appended that contains
 //!    everything synced; a batch is there as a whole or not at all.
 //! 3. Damage before the tail is reported with file and offset, never cut off.
-//! 4. After the first failed write or sync the log takes no more.
+//! 4. After the first failed write or sync the log takes no more. Want of space
+//!    is noticed before anything is written, and is no such failure.
 //!
 //! # After a crash
 //! The last batch may be torn: [`Log::open`] cuts it off and says so.
@@ -23,6 +24,9 @@ mod identity;
 mod log;
 mod reader;
 mod recover;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod spare;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Error, OpenError};
@@ -30,3 +34,4 @@ pub use format::{BATCH_HEADER_BYTES, FORMAT_VERSION, Place, RECORD_HEADER_BYTES,
 pub use identity::{Lock, LogId};
 pub use log::{Log, Options, Recovered};
 pub use reader::Reader;
+pub use spare::Preparer;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, RwLock};
 
 use crate::format::{
-    BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, Hash, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
-    SegmentHeader, align, hash, record_crc, segment_name,
+    BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, Hash, MAX_BATCH_BYTES, RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc, segment_name,
 };
 use crate::recover::{End, recover};
+use crate::spare::{Preparer, SPARE, Spare};
 use crate::{Disk, DiskFile, Error, LogId, OpenError, Place, Reader, identity};
 
 #[derive(Clone, Debug)]
@@ -40,7 +42,8 @@ pub struct Log {
     options: Options,
     segments: Arc<RwLock<BTreeMap<u32, Arc<dyn DiskFile>>>>,
     active: Option<Active>,
-    next_segment: u32,
+    /// Shared with the [`Preparer`], which has to know how large to make it.
+    next_segment: Arc<AtomicU32>,
     next: u64,
     durable: u64,
     last: Hash,
@@ -57,16 +60,13 @@ struct Active {
     size: u64,
 }
 
-/// A zero-filled file made ahead. `prepare` may run on another thread.
-#[derive(Clone, Default)]
-pub(crate) struct Spare(Arc<Mutex<Option<SizedFile>>>);
-
-/// A file and how many bytes of it are written.
-type SizedFile = (Arc<dyn DiskFile>, u64);
-
-const SPARE: &str = "spare";
-
 impl Log {
+    /// Which log `disk` holds, `None` if none yet; refuses what is not ours.
+    /// Only reads: for those who must know before they touch anything.
+    pub fn identify(disk: &dyn Disk) -> Result<Option<LogId>, OpenError> {
+        identity::read(disk)
+    }
+
     /// Opens or makes the log, handing every record to `each` in order.
     pub fn open(
         disk: Arc<dyn Disk>,
@@ -84,12 +84,9 @@ impl Log {
         };
         let (found, end) = recover(&*disk, id, each)?;
         // A spare of a process that died may be half filled.
-        if disk.list().is_ok_and(|names| names.iter().any(|name| name == SPARE)) {
-            disk.remove(SPARE).map_err(|source| OpenError::Io {
-                what: "remove",
-                path: disk.path(SPARE),
-                source,
-            })?;
+        let spare = |what, source| OpenError::Io { what, path: disk.path(SPARE), source };
+        if disk.list().map_err(|e| spare("look for", e))?.iter().any(|name| name == SPARE) {
+            disk.remove(SPARE).map_err(|e| spare("remove", e))?;
         }
         let recovered = Recovered { id, created, next: end.next, cut_bytes: end.cut_bytes };
         let log = Self::at_end(disk, id, options, found.into_iter().collect(), end)?;
@@ -121,7 +118,7 @@ impl Log {
             options,
             segments: Arc::new(RwLock::new(segments)),
             active,
-            next_segment,
+            next_segment: Arc::new(AtomicU32::new(next_segment)),
             next: end.next,
             durable: end.next,
             last: end.last,
@@ -145,35 +142,24 @@ impl Log {
         Reader { disk: self.disk.clone(), segments: self.segments.clone() }
     }
 
-    /// Fills a file with zeros for the next segment; to be called off the
-    /// writer's thread. Writing over written space makes a sync twice as fast.
-    pub fn preparer(&self) -> impl FnMut() -> io::Result<()> + Send + 'static {
-        let (spare, disk, options) = (self.spare.clone(), self.disk.clone(), self.options.clone());
-        let mut segment = self.next_segment;
-        move || {
-            if spare.lock().is_some() {
-                return Ok(());
-            }
-            let size = segment_size(&options, segment);
-            segment += 1;
-            let _ = disk.remove(SPARE);
-            let file = disk.open(SPARE, true)?;
-            let zeros = vec![0; 1 << 20];
-            let mut at = 0;
-            while at < size {
-                let len = (size - at).min(zeros.len() as u64);
-                file.write_all_at(&zeros[..len as usize], at)?;
-                at += len;
-            }
-            file.sync_data()?;
-            disk.sync_dir()?;
-            *spare.lock() = Some((file, size));
-            Ok(())
+    /// Makes the next segment's file ahead of need, on another thread.
+    pub fn preparer(&self) -> Preparer {
+        Preparer {
+            spare: self.spare.clone(),
+            disk: self.disk.clone(),
+            options: self.options.clone(),
+            next_segment: self.next_segment.clone(),
         }
     }
 
+    /// Whether [`Preparer::prepare`] has something to do.
+    pub fn wants_spare(&self) -> bool {
+        self.spare.is_missing()
+    }
+
     /// Writes `bodies` as one batch; durable only after [`Log::sync`]. Returns
-    /// each record's place.
+    /// each record's place. After [`Error::NoRoom`] and [`Error::TooLarge`]
+    /// nothing has changed; any other failure poisons the log.
     pub fn append<'a>(
         &mut self,
         bodies: impl ExactSizeIterator<Item = &'a [u8]>,
@@ -191,9 +177,16 @@ impl Log {
             buffer.extend_from_slice(&[0; 4]);
             buffer.extend_from_slice(body);
         }
-        let result = self.write_batch(&mut buffer, count);
+        let result = if buffer.len() - BATCH_HEADER_BYTES > MAX_BATCH_BYTES as usize {
+            Err(Error::TooLarge { bytes: buffer.len() as u64, limit: u64::from(MAX_BATCH_BYTES) })
+        } else {
+            self.write_batch(&mut buffer, count)
+        };
         self.buffer = buffer;
-        result.map_err(|error| self.poison(error))
+        result.map_err(|error| match error {
+            Error::NoRoom { .. } | Error::TooLarge { .. } => error,
+            error => self.poison(error),
+        })
     }
 
     /// Everything appended is on disk when this returns.
@@ -256,7 +249,12 @@ impl Log {
     }
 
     /// Seals the active segment and goes on in a new one with room for `needed`.
+    /// The space is claimed before anything changes: a full disk is a refusal,
+    /// not a failed write.
     fn roll(&mut self, needed: u64) -> Result<(), Error> {
+        let segment = self.next_segment.load(Ordering::Acquire);
+        let room = SEGMENT_HEADER_BYTES as u64 + needed;
+        let (file, size) = self.spare.take(&*self.disk, &self.options, segment, room)?;
         if let Some(active) = self.active.take() {
             let footer =
                 Footer { segment: active.segment, offset: active.offset, next: self.next, last: self.last };
@@ -267,22 +265,10 @@ impl Log {
                 .map_err(|e| self.io(active.segment, "seal", e))?;
             self.durable = self.next;
         }
-        let segment = self.next_segment;
-        let name = segment_name(segment);
-        let room = SEGMENT_HEADER_BYTES as u64 + needed;
-        let spare = self.spare.lock().take();
-        let (file, size) = match spare {
-            Some((file, size)) if size >= room => {
-                self.disk.rename(SPARE, &name).map_err(|e| self.io(segment, "rename the spare to", e))?;
-                (file, size)
-            }
-            _ => {
-                let size = segment_size(&self.options, segment).max(room);
-                let file = self.disk.open(&name, true).map_err(|e| self.io(segment, "create", e))?;
-                file.set_len(size).map_err(|e| self.io(segment, "grow", e))?;
-                (file, size)
-            }
-        };
+        self.disk
+            .rename(SPARE, &segment_name(segment))
+            .map_err(|e| self.io(segment, "rename the spare to", e))?;
+        self.spare.renamed();
         let header = SegmentHeader { segment, log: self.id.0, base: self.next };
         file.write_all_at(&header.encode(), 0)
             .and_then(|()| file.sync_data())
@@ -290,7 +276,7 @@ impl Log {
         self.disk.sync_dir().map_err(|e| self.io(segment, "sync the directory of", e))?;
         self.segments.write().expect("no code panics while it holds this lock").insert(segment, file.clone());
         self.active = Some(Active { segment, file, offset: SEGMENT_HEADER_BYTES as u64, size });
-        self.next_segment += 1;
+        self.next_segment.store(segment + 1, Ordering::Release);
         Ok(())
     }
 
@@ -311,15 +297,4 @@ impl Log {
     fn io(&self, segment: u32, what: &'static str, error: io::Error) -> Error {
         Error::Io { what, path: self.disk.path(&segment_name(segment)), reason: error.to_string() }
     }
-}
-
-impl Spare {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<SizedFile>> {
-        self.0.lock().expect("no code panics while it holds this lock")
-    }
-}
-
-fn segment_size(options: &Options, segment: u32) -> u64 {
-    let grown = options.first_segment_bytes.saturating_mul(4u64.saturating_pow(segment.min(16)));
-    grown.min(options.segment_bytes)
 }

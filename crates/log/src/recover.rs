@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::format::{
     ALIGN, BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, Hash, MAX_BATCH_BYTES, RECORD_HEADER_BYTES,
-    SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc, segment_name, segment_of, u32_at,
+    SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc, segment_name,
+    segment_of, u32_at,
 };
 use crate::{Disk, DiskFile, LogId, OpenError, Place};
 
@@ -49,11 +50,17 @@ pub(crate) fn recover(
         if !scan.segment(log, is_last, &mut end, &mut each)? {
             // A segment whose header never got to disk holds nothing acknowledged.
             disk.remove(&segment_name(id)).map_err(|e| io_error(disk, id, "remove", e))?;
-            disk.sync_dir().map_err(|e| io_error(disk, id, "sync the directory of", e))?;
             break;
         }
         found.push((id, file));
     }
+    // The process before may have died between making a name and syncing it;
+    // what is served from here on must not vanish with the name.
+    disk.sync_dir().map_err(|source| OpenError::Io {
+        what: "sync the directory",
+        path: disk.path(""),
+        source,
+    })?;
     Ok((found, end))
 }
 
@@ -75,14 +82,19 @@ impl Scan<'_> {
         each: &mut impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
     ) -> Result<bool, OpenError> {
         let len = self.file.len().map_err(|e| io_error(self.disk, self.id, "read", e))?;
-        self.bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(MAX_SEGMENT_BYTES)];
+        if len > SEGMENT_BYTES_MAX {
+            return Err(self.damaged(0, "it is longer than any segment"));
+        }
+        self.bytes = vec![0; len as usize];
         self.file.read_exact_at(&mut self.bytes, 0).map_err(|e| io_error(self.disk, self.id, "read", e))?;
         let header = self.bytes.first_chunk::<SEGMENT_HEADER_BYTES>().map(SegmentHeader::decode);
         let header = match header {
             Some(Ok(header)) => header,
             failed => {
                 let reason = failed.and_then(Result::err).unwrap_or("it is too short");
-                if is_last && end.sealed && self.valid_batch_after(0, end.next).is_none() {
+                // The header is synced before anything is written behind it.
+                let behind = self.bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
+                if is_last && end.sealed && behind.iter().all(|byte| *byte == 0) {
                     return Ok(false);
                 }
                 return Err(self.damaged(0, reason));
@@ -100,10 +112,12 @@ impl Scan<'_> {
         end.sealed = false;
         end.segment = self.id;
         let mut offset = SEGMENT_HEADER_BYTES as u64;
-        let mut last_batch = None;
+        let mut batches = Vec::new();
+        let mut durable_upto = 0;
         while let Some((batch, next_offset)) = self.batch(offset, end) {
             self.records(&batch, each)?;
-            last_batch = Some(offset..next_offset);
+            batches.push((batch.first, offset));
+            durable_upto = batch.durable_upto;
             end.last = hash(
                 &self.bytes[offset as usize..offset as usize + BATCH_HEADER_BYTES + batch.body as usize],
             );
@@ -119,12 +133,16 @@ impl Scan<'_> {
         {
             end.sealed = true;
             end.offset = offset + FOOTER_BYTES as u64;
-            return Ok(true);
-        }
-        if !is_last {
+        } else if is_last {
+            self.cut_tail(offset, end)?;
+        } else {
             return Err(self.damaged(offset, "no valid batch here, but a later segment exists"));
         }
-        self.mend_tail(offset, last_batch, end)?;
+        if is_last {
+            // A batch proves the segment's header; without one, that is unproven too.
+            let unproven = batches.iter().find(|(first, _)| *first >= durable_upto);
+            self.make_durable(unproven.map_or(0, |(_, offset)| *offset), end.offset)?;
+        }
         Ok(true)
     }
 
@@ -171,15 +189,9 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// A torn tail is overwritten with zeros; the last batch, which the disk may
-    /// not have, is written again: a page that an earlier failed sync left
-    /// clean in memory would otherwise never reach it.
-    fn mend_tail(
-        &self,
-        offset: u64,
-        last: Option<std::ops::Range<u64>>,
-        end: &mut End,
-    ) -> Result<(), OpenError> {
+    /// Overwrites a torn tail with zeros, unless something behind it proves that
+    /// it was durable once.
+    fn cut_tail(&self, offset: u64, end: &mut End) -> Result<(), OpenError> {
         let tail = self.bytes.get(offset as usize..).unwrap_or_default();
         let torn = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if torn > 0 {
@@ -192,13 +204,17 @@ impl Scan<'_> {
             self.file.write_all_at(&zeros, offset).map_err(|e| io_error(self.disk, self.id, "write", e))?;
             end.cut_bytes = torn as u64;
         }
-        if let Some(range) = last {
-            let stop = (range.end as usize).min(self.bytes.len());
-            let batch = &self.bytes[range.start as usize..stop];
-            self.file
-                .write_all_at(batch, range.start)
-                .map_err(|e| io_error(self.disk, self.id, "write", e))?;
-        }
+        Ok(())
+    }
+
+    /// Writes again what nothing proves durable, and syncs it before anybody is
+    /// served from it: the process before may have died before its sync, and a
+    /// page that a failed sync left clean in memory would never reach the disk.
+    fn make_durable(&self, from: u64, until: u64) -> Result<(), OpenError> {
+        let until = (until as usize).min(self.bytes.len());
+        self.file
+            .write_all_at(&self.bytes[from as usize..until], from)
+            .map_err(|e| io_error(self.disk, self.id, "write", e))?;
         self.file.sync_data().map_err(|e| io_error(self.disk, self.id, "sync", e))
     }
 
@@ -223,9 +239,6 @@ impl Scan<'_> {
         OpenError::Damaged { path: self.disk.path(&segment_name(self.id)), offset, reason: reason.into() }
     }
 }
-
-/// Larger files are no segments of ours.
-const MAX_SEGMENT_BYTES: usize = u32::MAX as usize;
 
 fn io_error(disk: &dyn Disk, segment: u32, what: &'static str, source: io::Error) -> OpenError {
     OpenError::Io { what, path: disk.path(&segment_name(segment)), source }
