@@ -5,7 +5,7 @@
 //! the sync too, since they may rest on events of the same group; if the sync
 //! fails they are `unknown-outcome`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,8 +25,7 @@ pub(super) struct Committer {
     log: Log,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     last_time: Timestamp,
-    /// Asks another thread to make the next segment's file.
-    prepare: std::sync::mpsc::SyncSender<()>,
+    prepare: Prepare,
     /// Requests of the last group: a hint how many are about to arrive.
     expected: usize,
 }
@@ -50,18 +49,9 @@ const GROUP_BYTES: usize = 8 << 20;
 
 impl Committer {
     pub fn new(inner: Arc<Inner>, log: Log, clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
-        let (prepare, asked) = std::sync::mpsc::sync_channel(1);
-        let mut preparer = log.preparer();
-        // A disk too full for a spare is not an error yet: the segment is then
-        // made when it is needed, and that failure counts.
-        let worker = std::thread::Builder::new().name("preparer".into()).spawn(move || {
-            while asked.recv().is_ok() {
-                let _ = preparer();
-            }
-        });
-        drop(worker);
+        let prepare = Prepare::start(&log);
         let last_time = inner.visible().index.last_time();
-        let _ = prepare.try_send(());
+        prepare.ask();
         Self { inner, log, clock, last_time, prepare, expected: 0 }
     }
 
@@ -168,14 +158,15 @@ impl Committer {
 
     /// The old receipt, if all ids are known with the same content.
     fn known(&self, group: &Group, batch: &Batch) -> Result<Option<Vec<Stored>>, AppendError> {
+        let mut seen = HashSet::with_capacity(batch.events.len());
+        if let Some(i) = batch.events.iter().position(|new| !seen.insert(new.id.as_str())) {
+            return Err(AppendError::Invalid(Invalid::new(
+                format!("events[{i}].id"),
+                "occurs twice in the batch",
+            )));
+        }
         let mut receipt = Vec::new();
-        for (i, new) in batch.events.iter().enumerate() {
-            if batch.events[..i].iter().any(|earlier| batch.events.len() <= 8 && earlier.id == new.id) {
-                return Err(AppendError::Invalid(Invalid::new(
-                    format!("events[{i}].id"),
-                    "occurs twice in the batch",
-                )));
-            }
+        for new in &batch.events {
             let (event, defaulted) = match group.ids.get(new.id.as_str()) {
                 Some(at) => (group.events[*at].clone(), group.defaulted[*at]),
                 None => {
@@ -256,7 +247,7 @@ impl Committer {
         query::event(&self.inner, position).ok().map(|event| event.correlationid.clone())
     }
 
-    fn write(&mut self, group: &Group) -> Result<Vec<daybook_log::Place>, String> {
+    fn write(&mut self, group: &Group) -> Result<Vec<daybook_log::Place>, daybook_log::Error> {
         if group.events.is_empty() {
             return Ok(Vec::new());
         }
@@ -270,9 +261,9 @@ impl Committer {
                 body
             })
             .collect();
-        let places = self.log.append(bodies.into_iter()).map_err(|e| e.to_string())?;
+        let places = self.log.append(bodies.into_iter())?;
         let begun = Instant::now();
-        self.log.sync().map_err(|e| e.to_string())?;
+        self.log.sync()?;
         let mut stats = self.inner.stats.lock().expect("no code panics while it holds this lock");
         stats.events += group.events.len() as u64;
         stats.batches += 1;
@@ -282,10 +273,11 @@ impl Committer {
         Ok(places)
     }
 
-    fn answer(&mut self, group: Group, written: Result<Vec<daybook_log::Place>, String>) {
+    fn answer(&mut self, group: Group, written: Result<Vec<daybook_log::Place>, daybook_log::Error>) {
         let places = match written {
             Ok(places) => places,
-            Err(reason) => return self.fail(group, &reason),
+            Err(error) if self.log.poisoned().is_none() => return self.refuse(group, &error.to_string()),
+            Err(error) => return self.fail(group, &error.to_string()),
         };
         if !places.is_empty() {
             let mut visible = self.inner.visible.write().expect("no code panics while it holds this lock");
@@ -295,12 +287,40 @@ impl Committer {
             }
             drop(visible);
             self.inner.head.send_replace(Position(self.log.next()));
-            let _ = self.prepare.try_send(());
+            self.inner.health.send_if_modified(|health| {
+                let was_degraded = matches!(health, Health::Degraded(_));
+                if was_degraded {
+                    *health = Health::Ok;
+                }
+                was_degraded
+            });
+            if self.log.wants_spare() {
+                self.prepare.ask();
+            }
         }
         for (verdict, reply) in group.appends {
             let _ = reply.send(verdict);
         }
-        let head = Position(self.log.next());
+        // A failed log counts positions that nobody knows to be durable.
+        let head = match self.log.poisoned() {
+            Some(since) => Err(AppendError::Unavailable { reason: since.to_owned() }),
+            None => Ok(Position(self.log.next())),
+        };
+        for reply in group.barriers {
+            let _ = reply.send(head.clone());
+        }
+    }
+
+    /// No room: nothing of the group was written, and the log is as it was.
+    /// The next group tries again.
+    fn refuse(&self, group: Group, reason: &str) {
+        self.inner.health.send_replace(Health::Degraded(reason.to_owned()));
+        let refused = || AppendError::Unavailable { reason: reason.to_owned() };
+        for (_, reply) in group.appends {
+            let _ = reply.send(Err(refused()));
+        }
+        // Everything ordered before is settled: stored, or refused for good.
+        let head = *self.inner.head.borrow();
         for reply in group.barriers {
             let _ = reply.send(Ok(head));
         }
@@ -325,3 +345,43 @@ impl Committer {
 
 /// How often the committer gives way to writers that are about to arrive.
 const PATIENCE: usize = 4;
+
+/// Another thread that makes the next segment's file. It ends with this: after
+/// the store is closed nothing touches its directory.
+struct Prepare {
+    preparer: daybook_log::Preparer,
+    asked: Option<std::sync::mpsc::SyncSender<()>>,
+    worker: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Prepare {
+    fn start(log: &Log) -> Self {
+        let (asked, inbox) = std::sync::mpsc::sync_channel(1);
+        let preparer = log.preparer();
+        let working = preparer.clone();
+        // Neither a disk too full for a spare nor want of a thread is an error
+        // yet: the segment is then made when it is needed, and that failure counts.
+        let worker = std::thread::Builder::new().name("preparer".into()).spawn(move || {
+            while inbox.recv().is_ok() {
+                let _ = working.prepare();
+            }
+        });
+        Self { preparer, asked: Some(asked), worker: worker.ok() }
+    }
+
+    fn ask(&self) {
+        if let Some(asked) = &self.asked {
+            let _ = asked.try_send(());
+        }
+    }
+}
+
+impl Drop for Prepare {
+    fn drop(&mut self) {
+        self.preparer.stop();
+        self.asked = None;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}

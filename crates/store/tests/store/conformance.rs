@@ -68,6 +68,11 @@ async fn a_batch_of_which_some_ids_are_known_is_refused() {
         assert_eq!(refused, Err(AppendError::PartlyKnown { id: "a".into() }));
         let twice = store.append(batch(vec![event("x", "k", None), event("x", "k", None)])).await;
         assert!(matches!(twice, Err(AppendError::Invalid(_))));
+        let mut many: Vec<_> = (0..20).map(|i| event(&format!("m{i}"), "k", None)).collect();
+        many[19].id = "m3".into();
+        let twice = store.append(batch(many)).await;
+        assert!(matches!(twice, Err(AppendError::Invalid(_))));
+        assert_eq!(positions(&store, all()).await, [0]);
     }
 }
 
