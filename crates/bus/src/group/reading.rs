@@ -60,7 +60,7 @@ impl Group {
         let may_go_on = self.cursor.read < top
             || (lag < self.settings.lag_positions && self.detached.len() < self.settings.detached_keys);
         let log = self.cursor.read < self.head && may_go_on;
-        let key = if log && self.reading.was_key { None } else { self.detached.next_wanted() };
+        let key = if log && self.reading.was_key { None } else { self.next_key_to_read() };
         let max_events = self.settings.page_events.min(self.settings.buffered_events - self.lanes.events);
         let max_bytes = self.settings.page_bytes;
         if let Some((key, from)) = key {
@@ -76,6 +76,17 @@ impl Group {
             self.reading.was_key = false;
             self.reading.under_way = Some(Read::Log);
             out.push(Effect::Read { from: self.cursor.read, until: self.head, max_events, max_bytes });
+        }
+    }
+
+    /// A record restored after its last event was settled has nothing to read.
+    fn next_key_to_read(&mut self) -> Option<(LaneKey, Position)> {
+        loop {
+            let (key, from) = self.detached.next_wanted()?;
+            if from < self.cursor.top() {
+                return Some((key, from));
+            }
+            self.detached.reattach(&key);
         }
     }
 
@@ -111,9 +122,12 @@ impl Group {
             return;
         }
         self.detached.was_read(&key);
+        // An operator may have skipped the first one while it was being read.
+        let from = self.detached.get(&key).map_or(next, |record| record.next);
         let mut any = false;
         for event in events {
-            if self.options.wants(&event) && self.options.key_of(&event) == key {
+            let due = event.position >= from && self.options.wants(&event);
+            if due && self.options.key_of(&event) == key {
                 any = true;
                 self.push(now, &key, event);
             }
