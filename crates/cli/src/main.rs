@@ -13,6 +13,10 @@ use clap::{Parser, Subcommand};
 
 use exit::Failure;
 
+/// A tenth of the server's time went into the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An event-sourced financial platform: bus, store, services, bank.
 #[derive(Parser)]
 #[command(name = "daybook", version, arg_required_else_help = true)]

@@ -12,6 +12,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 /// A page of the server may hold its largest event many times over.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 
+/// The library clears this much before every read.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+
 pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
@@ -19,6 +22,7 @@ impl Socket {
         let mut request = url.into_client_request().map_err(|e| e.to_string())?;
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
             .max_message_size(Some(FRAME_BYTES_MAX))
             .max_frame_size(Some(FRAME_BYTES_MAX));
         let (socket, _) =

@@ -5,12 +5,13 @@
 //! the sync too, since they may rest on events of the same group; if the sync
 //! fails they are `unknown-outcome`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use daybook_log::Log;
 use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tokio::sync::oneshot;
 
 use super::codec::{self, Defaulted};
@@ -26,7 +27,8 @@ pub(super) struct Committer {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     last_time: Timestamp,
     prepare: Prepare,
-    /// Requests of the last group: a hint how many are about to arrive.
+    /// How many requests are likely to come together: those of the last group
+    /// and those that came while it was written.
     expected: usize,
 }
 
@@ -56,19 +58,7 @@ impl Committer {
     }
 
     pub fn run(mut self) {
-        while let Some(mut work) = self.inner.queue.take() {
-            // Many writers answered together come back together: a moment's
-            // patience puts them into one sync instead of two.
-            if self.expected > 1 && work.len() < self.expected {
-                for _ in 0..PATIENCE {
-                    std::thread::yield_now();
-                    self.inner.queue.take_more(&mut work);
-                    if work.len() >= self.expected {
-                        break;
-                    }
-                }
-            }
-            self.expected = work.len();
+        while let Some(mut work) = self.inner.queue.take(self.expected) {
             while !work.is_empty() {
                 self.commit(&mut work);
             }
@@ -94,6 +84,7 @@ impl Committer {
             }
         }
         let result = self.write(&group);
+        self.expected = group.appends.len() + work.len() + self.inner.queue.len();
         self.answer(group, result);
     }
 
@@ -158,8 +149,9 @@ impl Committer {
 
     /// The old receipt, if all ids are known with the same content.
     fn known(&self, group: &Group, batch: &Batch) -> Result<Option<Vec<Stored>>, AppendError> {
-        let mut seen = HashSet::with_capacity(batch.events.len());
-        if let Some(i) = batch.events.iter().position(|new| !seen.insert(new.id.as_str())) {
+        let several = batch.events.len() > 1;
+        let mut seen = HashSet::new();
+        if let Some(i) = batch.events.iter().position(|new| several && !seen.insert(new.id.as_str())) {
             return Err(AppendError::Invalid(Invalid::new(
                 format!("events[{i}].id"),
                 "occurs twice in the batch",
@@ -342,9 +334,6 @@ impl Committer {
         }
     }
 }
-
-/// How often the committer gives way to writers that are about to arrive.
-const PATIENCE: usize = 4;
 
 /// Another thread that makes the next segment's file. It ends with this: after
 /// the store is closed nothing touches its directory.

@@ -1,12 +1,13 @@
 //! Where events are found: by id, key, type, correlation, session, time. In
 //! memory, rebuilt when the log is opened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use daybook_log::Place;
 use daybook_model::{Event, Pattern, Position, Timestamp};
+use foldhash::HashMap;
 
 use crate::SubjectInfo;
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use daybook_model::Position;
 use tokio::sync::oneshot;
@@ -34,8 +35,14 @@ struct State {
     bytes: usize,
     /// Why nothing more is taken.
     closed: Option<String>,
-    sleeping: bool,
+    /// The committer sleeps until this much waits; 0 while it is awake.
+    wanted: usize,
 }
+
+/// A pause without an arrival that ends the wait for more.
+const GATHER_STEP: Duration = Duration::from_micros(100);
+/// The longest wait for more, however many keep coming.
+const GATHER_MAX: Duration = Duration::from_millis(2);
 
 impl Queue {
     pub fn new(bytes_max: usize) -> Self {
@@ -55,7 +62,10 @@ impl Queue {
         }
         state.bytes += weight;
         state.work.push_back(work);
-        let wake = state.sleeping;
+        let wake = state.wanted > 0 && state.work.len() >= state.wanted;
+        if wake {
+            state.wanted = 0;
+        }
         drop(state);
         if wake {
             self.arrived.notify_one();
@@ -65,27 +75,38 @@ impl Queue {
 
     /// Everything that waits; sleeps until there is something. `None` once
     /// closed and empty.
-    pub(super) fn take(&self) -> Option<VecDeque<Work>> {
+    ///
+    /// Writers answered together come back together: if `expected` of them are
+    /// likely, a moment's patience for half of them makes two waves, of which
+    /// one computes while the other syncs. It ends when nobody came for a step.
+    pub(super) fn take(&self, expected: usize) -> Option<VecDeque<Work>> {
         let mut state = self.lock();
-        loop {
-            if !state.work.is_empty() {
-                state.bytes = 0;
-                return Some(std::mem::take(&mut state.work));
-            }
+        while state.work.is_empty() {
             if state.closed.is_some() {
                 return None;
             }
-            state.sleeping = true;
+            state.wanted = 1;
             state = self.arrived.wait(state).expect("no code panics while it holds this lock");
-            state.sleeping = false;
         }
+        let wave = expected / 2;
+        let begun = Instant::now();
+        while state.work.len() < wave && state.closed.is_none() && begun.elapsed() < GATHER_MAX {
+            let before = state.work.len();
+            state.wanted = wave;
+            let waited = self.arrived.wait_timeout(state, GATHER_STEP);
+            state = waited.expect("no code panics while it holds this lock").0;
+            if state.work.len() == before {
+                break;
+            }
+        }
+        state.wanted = 0;
+        state.bytes = 0;
+        Some(std::mem::take(&mut state.work))
     }
 
-    /// What has come in the meantime, without sleeping.
-    pub(super) fn take_more(&self, into: &mut VecDeque<Work>) {
-        let mut state = self.lock();
-        state.bytes = 0;
-        into.append(&mut state.work);
+    /// Requests that wait now.
+    pub(super) fn len(&self) -> usize {
+        self.lock().work.len()
     }
 
     pub fn close(&self) {

@@ -1,5 +1,7 @@
-//! Durable appends over WebSocket: each writer on a connection and key of its
-//! own, the next batch sent when the last one's receipt is there.
+//! Durable appends over WebSocket: each writer on a key of its own, the next
+//! batch sent when the last one's receipt is there. Writers share connections
+//! as the handlers of a service do; `--connections` as many as writers gives
+//! each its own, and then the sockets' system calls are most of the work.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,6 +19,9 @@ use crate::output::Format;
 pub struct Args {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     writers: u32,
+    /// Sockets that the writers share; default: one for every 16 writers.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    connections: Option<u32>,
     /// Events of one atomic batch.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
@@ -38,6 +43,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Figures {
     writers: u32,
+    connections: u32,
     batch: u32,
     payload: usize,
     seconds: f64,
@@ -52,7 +58,8 @@ struct Figures {
 pub async fn run(args: Args) -> Result<(), Failure> {
     let measured = Measured::start(args.bus.clone(), args.dir.clone()).await?;
     let mut clients = Vec::new();
-    for i in 0..args.writers {
+    let connections = args.connections.unwrap_or(args.writers.div_ceil(16)).min(args.writers);
+    for i in 0..connections {
         clients
             .push(Client::builder(&measured.bus).service("bench").instance(i.to_string()).connect().await?);
     }
@@ -60,15 +67,18 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let syncs_before = measured.metric("daybook_fsync_duration_seconds_count").await?;
     let begun = Instant::now();
     let deadline = begun + Duration::from_secs(args.seconds);
-    let writers: Vec<_> = clients
-        .into_iter()
-        .map(|client| tokio::spawn(writer(client, args.batch, payload.clone(), deadline)))
+    let writers: Vec<_> = (0..args.writers as usize)
+        .map(|i| &clients[i % clients.len()])
+        .map(|client| tokio::spawn(writer(client.clone(), args.batch, payload.clone(), deadline)))
         .collect();
     let mut latencies = Vec::new();
     for writer in writers {
         latencies.extend(writer.await.map_err(|e| Failure::failed(e.to_string()))??);
     }
     let seconds = begun.elapsed().as_secs_f64();
+    for client in clients {
+        client.close().await;
+    }
     let syncs = measured.metric("daybook_fsync_duration_seconds_count").await? - syncs_before;
     measured.stop().await;
     latencies.sort_unstable();
@@ -77,6 +87,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         |p: f64| latencies.get(((latencies.len() as f64 - 1.0) * p) as usize).copied().unwrap_or_default();
     let figures = Figures {
         writers: args.writers,
+        connections,
         batch: args.batch,
         payload: args.payload,
         seconds,
@@ -89,8 +100,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     };
     match Format::or_default(args.output) {
         Format::Table => println!(
-            "{} writers, batches of {}, {} bytes: {} events/s, p50 {} µs, p99 {} µs, {} syncs/s, {} events per sync",
+            "{} writers on {} connections, batches of {}, {} bytes: {} events/s, p50 {} µs, p99 {} µs, {} syncs/s, {} events per sync",
             figures.writers,
+            figures.connections,
             figures.batch,
             figures.payload,
             figures.events_per_s,
@@ -114,12 +126,14 @@ fn payload(bytes: usize) -> Data {
 async fn writer(client: Client, batch: u32, payload: Data, deadline: Instant) -> Result<Vec<u64>, Failure> {
     // A key that no earlier run on this bus has used.
     let subject = format!("bench/{}", uuid::Uuid::now_v7());
+    // Cheap ids: the load generator has the server's cores.
+    let run = uuid::Uuid::now_v7();
     let mut latencies = Vec::new();
     let mut sequence = 0;
     while Instant::now() < deadline {
         let events = (0..u64::from(batch))
             .map(|i| {
-                NewEvent::new(uuid::Uuid::now_v7().to_string(), "Measured")
+                NewEvent::new(format!("{run}-{}", sequence + i), "Measured")
                     .subject(subject.as_str())
                     .sequence(Sequence(sequence + i))
                     .data(payload.clone())
@@ -130,6 +144,5 @@ async fn writer(client: Client, batch: u32, payload: Data, deadline: Instant) ->
         latencies.push(sent.elapsed().as_micros() as u64);
         sequence += u64::from(batch);
     }
-    client.close().await;
     Ok(latencies)
 }
