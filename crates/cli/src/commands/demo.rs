@@ -39,6 +39,7 @@ const SERVICES: [(&str, &str); 4] =
     built_in!("users.lua", "accounts.lua", "transactions.lua", "reporting.lua");
 
 pub async fn run(args: Args) -> Result<(), Failure> {
+    let mut interrupts = super::Interrupts::listen()?;
     let config = daybook_server::Config::new(args.data.join("log")).listen(args.listen);
     let server = daybook_server::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
     let bus = format!("http://{}", server.local_addr());
@@ -105,7 +106,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     println!("  End it with Ctrl-C; started again, everything is still there.");
     println!();
     let poisoned = tokio::select! {
-        () = super::interrupted() => None,
+        () = interrupts.next() => None,
         reason = server.wait() => Some(reason),
     };
     // A second Ctrl-C does not wait for anybody.
@@ -116,7 +117,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     };
     tokio::select! {
         () = ending => {}
-        () = super::interrupted() => {}
+        () = interrupts.next() => {}
     }
     match poisoned {
         None => Ok(()),

@@ -9,10 +9,10 @@ use std::io::{BufWriter, Write};
 use std::pin::Pin;
 
 use daybook_client::{PublishError, Receipt};
-use daybook_model::{Code, NewEvent};
+use daybook_model::{Code, NewEvent, wire};
 use tokio::sync::mpsc;
 
-use super::Bus;
+use super::{Bus, Interrupts};
 use crate::exit::{self, Failure, PARTLY};
 
 /// Publish events, one JSON object a line (an array is an atomic batch).
@@ -67,6 +67,7 @@ impl Tally {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
+    let mut interrupts = Interrupts::listen()?;
     let client = args.bus.connect(&args.service).await?;
     let mut lines = stdin_lines();
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -109,7 +110,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                     out.flush()?;
                 }
             }
-            () = super::interrupted(), if !stopped => {
+            () = interrupts.next(), if !stopped => {
                 stopped = true;
                 eprintln!("daybook: stopped after line {number}; publish the same input again to go on, stored events are recognised by their ids");
                 break;
@@ -131,11 +132,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 
 fn parse(line: &str) -> Result<Vec<NewEvent>, String> {
     let parsed = if line.trim_start().starts_with('[') {
-        serde_json::from_str(line)
+        wire::read(line)
     } else {
-        serde_json::from_str(line).map(|event| vec![event])
+        wire::read(line).map(|event| vec![event])
     };
-    parsed.map_err(|error| format!("no CloudEvent: {error}"))
+    parsed.map_err(|invalid| format!("no CloudEvent: {invalid}"))
 }
 
 /// Lines of stdin, read on a thread of their own: stdin cannot be read without blocking.

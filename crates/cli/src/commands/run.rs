@@ -29,6 +29,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
+    let mut interrupts = super::Interrupts::listen()?;
     let config = Config {
         bus: args.bus,
         scripts: args.scripts.into_iter().map(Script::File).collect(),
@@ -42,7 +43,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     };
     let host = daybook_superclient::start(config).await.map_err(failure)?;
     eprintln!("listening on http://{}", host.local_addr());
-    super::interrupted().await;
+    interrupts.next().await;
     host.shutdown().await;
     Ok(())
 }

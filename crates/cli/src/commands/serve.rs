@@ -17,11 +17,12 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
+    let mut interrupts = super::Interrupts::listen()?;
     let config = daybook_server::Config::new(args.data).listen(args.listen);
     let server = daybook_server::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
     eprintln!("listening on http://{}", server.local_addr());
     let poisoned = tokio::select! {
-        () = super::interrupted() => None,
+        () = interrupts.next() => None,
         reason = server.wait() => Some(reason),
     };
     server.shutdown().await;

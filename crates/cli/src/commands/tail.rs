@@ -3,7 +3,7 @@
 use daybook_client::Item;
 use daybook_model::wire::{Edge, Start};
 
-use super::{Bus, Selection, edge};
+use super::{Bus, Interrupts, Selection, edge};
 use crate::exit::Failure;
 use crate::output::{EventWriter, Format};
 
@@ -37,6 +37,7 @@ fn start(text: &str) -> Result<Start, String> {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
+    let mut interrupts = Interrupts::listen()?;
     let client = args.bus.connect("cli").await?;
     let mut subscription = client.subscribe(args.from, args.selection.filter()).await?;
     let mut writer = EventWriter::new(std::io::stdout().lock(), Format::or_default(args.output));
@@ -45,7 +46,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     while writer.written() < limit {
         let item = tokio::select! {
             item = subscription.next() => item,
-            () = super::interrupted() => {
+            () = interrupts.next() => {
                 eprintln!("go on with: daybook tail --from {next}");
                 break;
             }

@@ -81,8 +81,8 @@ impl Text {
     }
 }
 
-/// Reads one struct; a failure is read again, slower, to name the member.
-pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Invalid> {
+/// Reads one JSON value; a failure is read again, slower, to name the member.
+pub fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Invalid> {
     serde_json::from_str(json).map_err(|_| diagnose::<T>(json))
 }
 

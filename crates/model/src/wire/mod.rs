@@ -13,7 +13,7 @@ pub use client::{
     Ack, ClientMessage, Credit, Edge, Hello, Join, Key, Leave, Mode, Nack, NackAction, Named, Poison,
     Progress, Publish, Read, Start, Subscribe, Unsubscribe,
 };
-pub use frame::{Malformed, messages, write_frame};
+pub use frame::{Malformed, messages, read, write_frame};
 pub use server::{
     CaughtUp, Deliver, Delivery, Done, Drain, Error, Events, Joined, Overdue, Page, Receipt, Receipted,
     Revoked, ServerMessage, Shared, Subscribed, Welcome,

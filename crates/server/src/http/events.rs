@@ -6,7 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use daybook_model::wire::Receipted;
+use daybook_model::wire::{self, Receipted};
 use daybook_model::{Code, Data, Invalid, NewEvent, Position, Problem};
 use daybook_store::{Fence, Query};
 use futures_util::stream;
@@ -71,11 +71,10 @@ fn raised() -> Fence {
 fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Vec<NewEvent>, Refused> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let invalid =
-        |error: serde_json::Error| Refused::from(Invalid::new("", format!("no CloudEvent: {error}")));
+    let text = || str::from_utf8(body).map_err(|_| Invalid::new("", "is not UTF-8"));
     match kind.as_str() {
-        "application/cloudevents+json" => Ok(vec![serde_json::from_slice(body).map_err(invalid)?]),
-        "application/cloudevents-batch+json" => serde_json::from_slice(body).map_err(invalid),
+        "application/cloudevents+json" => Ok(vec![wire::read(text()?)?]),
+        "application/cloudevents-batch+json" => Ok(wire::read(text()?)?),
         _ if headers.contains_key("ce-specversion") => Ok(vec![binary(headers, &kind, body)?]),
         _ => {
             let detail =
@@ -100,7 +99,7 @@ fn binary(headers: &HeaderMap, kind: &str, body: &Bytes) -> Result<NewEvent, Inv
         attributes.insert("datacontenttype".into(), kind.into());
     }
     let text = serde_json::Value::Object(attributes).to_string();
-    let mut event: NewEvent = serde_json::from_str(&text).map_err(|e| Invalid::new("", e.to_string()))?;
+    let mut event: NewEvent = wire::read(&text)?;
     let is_json = kind == "application/json" || kind.ends_with("+json");
     event.data = if body.is_empty() {
         None

@@ -1,7 +1,7 @@
 //! Durable appends over WebSocket: each writer on a key of its own, the next
-//! batch sent when the last one's receipt is there. Writers share connections
-//! as the handlers of a service do; `--connections` as many as writers gives
-//! each its own, and then the sockets' system calls are most of the work.
+//! batch sent when the last one's receipt is there. Each writer has a
+//! connection of its own, so that the sockets' system calls are half of the
+//! work; with `--connections` they share some, as the handlers of a service do.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::output::Format;
 pub struct Args {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     writers: u32,
-    /// Sockets that the writers share; default: one for every 16 writers.
+    /// Sockets that the writers share; default: each writer its own.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     connections: Option<u32>,
     /// Events of one atomic batch.
@@ -58,7 +58,7 @@ struct Figures {
 pub async fn run(args: Args) -> Result<(), Failure> {
     let measured = Measured::start(args.bus.clone(), args.dir.clone()).await?;
     let mut clients = Vec::new();
-    let connections = args.connections.unwrap_or(args.writers.div_ceil(16)).min(args.writers);
+    let connections = args.connections.unwrap_or(args.writers).min(args.writers);
     for i in 0..connections {
         clients
             .push(Client::builder(&measured.bus).service("bench").instance(i.to_string()).connect().await?);
