@@ -23,6 +23,7 @@ impl Serve {
     }
 
     /// What it wrote to stderr if it did not start.
+    #[allow(clippy::zombie_processes)] // `Drop` waits for it.
     pub fn try_start(data: &Path, listen: &str) -> Result<Self, String> {
         let mut child = Command::new(DAYBOOK)
             .args(["serve", "--listen", listen, "--data"])
