@@ -2,6 +2,7 @@
 
 mod append;
 mod contention;
+mod lean;
 mod server;
 
 use crate::exit::Failure;

@@ -164,8 +164,11 @@ impl Session {
         heartbeat.reset();
         let mut unanswered = 0;
         let mut shutdown = self.shared.shutdown.clone();
+        // Made once: to register for it anew with every frame costs a lock each.
+        let mut down = std::pin::pin!(going(&mut shutdown));
         loop {
             tokio::select! {
+                biased;
                 frame = stream.next() => match frame {
                     Some(Ok(message)) => {
                         // Any sign of life answers the pings.
@@ -199,7 +202,7 @@ impl Session {
                     unanswered += 1;
                     self.job(Job::Ping);
                 }
-                () = going(&mut shutdown), if !self.draining => {
+                () = &mut down, if !self.draining => {
                     self.draining = true;
                     self.send(wire::Drain { reconnect_ms: 200 }.into());
                     // Leaving in good order costs no attempt.

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use daybook_client::Client;
-use daybook_model::{Data, NewEvent, Sequence};
+use daybook_model::{Data, NewEvent, Sequence, wire};
 use serde::Serialize;
 
+use super::lean::Lean;
 use super::server::Measured;
 use crate::exit::Failure;
 use crate::output::Format;
@@ -22,6 +23,9 @@ pub struct Args {
     /// Sockets that the writers share; default: each writer its own.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     connections: Option<u32>,
+    /// Publish through the SDK even if each writer has a connection of its own.
+    #[arg(long)]
+    sdk: bool,
     /// Events of one atomic batch.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
@@ -57,28 +61,12 @@ struct Figures {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let measured = Measured::start(args.bus.clone(), args.dir.clone()).await?;
-    let mut clients = Vec::new();
     let connections = args.connections.unwrap_or(args.writers).min(args.writers);
-    for i in 0..connections {
-        clients
-            .push(Client::builder(&measured.bus).service("bench").instance(i.to_string()).connect().await?);
-    }
-    let payload = payload(args.payload);
+    let writers = Writers::connect(&args, connections, &measured.bus).await?;
     let syncs_before = measured.metric("daybook_fsync_duration_seconds_count").await?;
     let begun = Instant::now();
-    let deadline = begun + Duration::from_secs(args.seconds);
-    let writers: Vec<_> = (0..args.writers as usize)
-        .map(|i| &clients[i % clients.len()])
-        .map(|client| tokio::spawn(writer(client.clone(), args.batch, payload.clone(), deadline)))
-        .collect();
-    let mut latencies = Vec::new();
-    for writer in writers {
-        latencies.extend(writer.await.map_err(|e| Failure::failed(e.to_string()))??);
-    }
+    let mut latencies = writers.run(&args, begun + Duration::from_secs(args.seconds)).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    for client in clients {
-        client.close().await;
-    }
     let syncs = measured.metric("daybook_fsync_duration_seconds_count").await? - syncs_before;
     measured.stop().await;
     latencies.sort_unstable();
@@ -116,33 +104,100 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Who publishes: lean connections, or the SDK where writers share some.
+enum Writers {
+    Lean(Vec<Lean>),
+    Sdk(Vec<Client>),
+}
+
+impl Writers {
+    async fn connect(args: &Args, connections: u32, bus: &str) -> Result<Self, Failure> {
+        if connections == args.writers && !args.sdk {
+            let mut all = Vec::new();
+            for i in 0..connections {
+                all.push(Lean::connect(bus, &i.to_string()).await?);
+            }
+            return Ok(Self::Lean(all));
+        }
+        let mut all = Vec::new();
+        for i in 0..connections {
+            all.push(Client::builder(bus).service("bench").instance(i.to_string()).connect().await?);
+        }
+        Ok(Self::Sdk(all))
+    }
+
+    /// Microseconds of every acknowledged batch.
+    async fn run(self, args: &Args, deadline: Instant) -> Result<Vec<u64>, Failure> {
+        let load = Load { batch: args.batch, payload: payload(args.payload), deadline };
+        let mut tasks = tokio::task::JoinSet::new();
+        match self {
+            Self::Lean(all) => all.into_iter().for_each(|lean| {
+                tasks.spawn(load.clone().by_hand(lean));
+            }),
+            Self::Sdk(all) => (0..args.writers as usize).for_each(|i| {
+                tasks.spawn(load.clone().by_sdk(all[i % all.len()].clone()));
+            }),
+        }
+        let mut latencies = Vec::new();
+        while let Some(writer) = tasks.join_next().await {
+            latencies.extend(writer.map_err(|e| Failure::failed(e.to_string()))??);
+        }
+        Ok(latencies)
+    }
+}
+
+/// What each writer does.
+#[derive(Clone)]
+struct Load {
+    batch: u32,
+    payload: Data,
+    deadline: Instant,
+}
+
+impl Load {
+    /// Events of the next batch, of a key that no earlier run on this bus has used.
+    fn events(&self, run: uuid::Uuid, sequence: u64) -> Vec<NewEvent> {
+        (sequence..sequence + u64::from(self.batch))
+            .map(|sequence| {
+                NewEvent::new(format!("{run}-{sequence}"), "Measured")
+                    .subject(format!("bench/{run}"))
+                    .sequence(Sequence(sequence))
+                    .data(self.payload.clone())
+            })
+            .collect()
+    }
+
+    async fn by_hand(self, mut lean: Lean) -> Result<Vec<u64>, Failure> {
+        let (run, mut sequence, mut latencies) = (uuid::Uuid::now_v7(), 0, Vec::new());
+        while Instant::now() < self.deadline {
+            let id = latencies.len() as u64 + 2;
+            let publish = wire::Publish { id, events: self.events(run, sequence), delivery: None };
+            let mut frame = Vec::with_capacity(512);
+            wire::write_frame(&[wire::ClientMessage::from(publish)], &mut frame);
+            let frame = String::from_utf8(frame).expect("JSON is UTF-8");
+            let sent = Instant::now();
+            lean.call(frame).await?;
+            latencies.push(sent.elapsed().as_micros() as u64);
+            sequence += u64::from(self.batch);
+        }
+        Ok(latencies)
+    }
+
+    async fn by_sdk(self, client: Client) -> Result<Vec<u64>, Failure> {
+        let (run, mut sequence, mut latencies) = (uuid::Uuid::now_v7(), 0, Vec::new());
+        while Instant::now() < self.deadline {
+            let events = self.events(run, sequence);
+            let sent = Instant::now();
+            client.publish(events).await?;
+            latencies.push(sent.elapsed().as_micros() as u64);
+            sequence += u64::from(self.batch);
+        }
+        Ok(latencies)
+    }
+}
+
 /// JSON of exactly `bytes` bytes, 8 at least.
 fn payload(bytes: usize) -> Data {
     let text = format!("{{\"p\":\"{}\"}}", "x".repeat(bytes.saturating_sub(8)));
     Data::Json(serde_json::value::RawValue::from_string(text).expect("it is JSON"))
-}
-
-/// Microseconds of each acknowledged batch.
-async fn writer(client: Client, batch: u32, payload: Data, deadline: Instant) -> Result<Vec<u64>, Failure> {
-    // A key that no earlier run on this bus has used.
-    let subject = format!("bench/{}", uuid::Uuid::now_v7());
-    // Cheap ids: the load generator has the server's cores.
-    let run = uuid::Uuid::now_v7();
-    let mut latencies = Vec::new();
-    let mut sequence = 0;
-    while Instant::now() < deadline {
-        let events = (0..u64::from(batch))
-            .map(|i| {
-                NewEvent::new(format!("{run}-{}", sequence + i), "Measured")
-                    .subject(subject.as_str())
-                    .sequence(Sequence(sequence + i))
-                    .data(payload.clone())
-            })
-            .collect();
-        let sent = Instant::now();
-        client.publish(events).await?;
-        latencies.push(sent.elapsed().as_micros() as u64);
-        sequence += u64::from(batch);
-    }
-    Ok(latencies)
 }
