@@ -34,4 +34,5 @@ pub use format::{BATCH_HEADER_BYTES, FORMAT_VERSION, Place, RECORD_HEADER_BYTES,
 pub use identity::{Lock, LogId};
 pub use log::{Log, Options, Recovered};
 pub use reader::Reader;
+pub use recover::SealedSegment;
 pub use spare::Preparer;

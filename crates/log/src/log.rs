@@ -9,7 +9,7 @@ use crate::format::{
     BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, Hash, MAX_BATCH_BYTES, RECORD_HEADER_BYTES,
     SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc, segment_name,
 };
-use crate::recover::{End, recover};
+use crate::recover::{End, SealedSegment, recover};
 use crate::spare::{Preparer, SPARE, Spare};
 use crate::{Disk, DiskFile, Error, LogId, OpenError, Place, Reader, identity};
 
@@ -73,6 +73,17 @@ impl Log {
         options: Options,
         each: impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
     ) -> Result<(Self, Recovered), OpenError> {
+        Self::open_behind(disk, options, &[], each)
+    }
+
+    /// The same without reading the first segments, which are known to be
+    /// `sealed`: opening then takes as long as the rest is.
+    pub fn open_behind(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        sealed: &[SealedSegment],
+        each: impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
+    ) -> Result<(Self, Recovered), OpenError> {
         let known = identity::read(&*disk)?;
         let created = known.is_none();
         let id = match known {
@@ -82,7 +93,7 @@ impl Log {
                 options.new_id
             }
         };
-        let (found, end) = recover(&*disk, id, each)?;
+        let (found, end) = recover(&*disk, id, sealed, each)?;
         // A spare of a process that died may be half filled.
         let spare = |what, source| OpenError::Io { what, path: disk.path(SPARE), source };
         if disk.list().map_err(|e| spare("look for", e))?.iter().any(|name| name == SPARE) {

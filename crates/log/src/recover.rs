@@ -27,12 +27,35 @@ pub(crate) struct End {
     pub cut_bytes: u64,
 }
 
+/// A segment that somebody else knows to be sealed and has seen every record
+/// of, so that opening the log need not read it: only header and footer are
+/// checked. The one after it must hold records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedSegment {
+    pub segment: u32,
+    /// Position of its first record.
+    pub base: u64,
+    /// Position after its last record.
+    pub next: u64,
+    footer: u64,
+}
+
+impl SealedSegment {
+    /// `last` is where the record before `next` lies.
+    pub fn ending_with(segment: u32, base: u64, next: u64, last: Place) -> Self {
+        let end = u64::from(last.offset) + RECORD_HEADER_BYTES as u64 + u64::from(last.len);
+        Self { segment, base, next, footer: align(end) }
+    }
+}
+
 pub(crate) type Found = Vec<(u32, Arc<dyn DiskFile>)>;
 
-/// Reads the whole log, hands every record to `each` in order, and mends the tail.
+/// Reads the log behind the `sealed` segments, hands every record to `each` in
+/// order, and mends the tail.
 pub(crate) fn recover(
     disk: &dyn Disk,
     log: LogId,
+    sealed: &[SealedSegment],
     mut each: impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
 ) -> Result<(Found, End), OpenError> {
     let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: disk.path(""), source })?;
@@ -47,12 +70,22 @@ pub(crate) fn recover(
         }
         let file = disk.open(&segment_name(id), false).map_err(|e| io_error(disk, id, "open", e))?;
         let mut scan = Scan { disk, id, file: file.clone(), bytes: Vec::new() };
+        if let Some(sealed) = sealed.get(i) {
+            scan.sealed(log, sealed, &mut end)?;
+            found.push((id, file));
+            continue;
+        }
         if !scan.segment(log, is_last, &mut end, &mut each)? {
             // A segment whose header never got to disk holds nothing acknowledged.
             disk.remove(&segment_name(id)).map_err(|e| io_error(disk, id, "remove", e))?;
             break;
         }
         found.push((id, file));
+    }
+    if ids.len() <= sealed.len() && !sealed.is_empty() {
+        let reason = "it is missing, and was there when the log was indexed".to_owned();
+        let path = disk.path(&segment_name(ids.len() as u32));
+        return Err(OpenError::Damaged { path, offset: 0, reason });
     }
     // The process before may have died between making a name and syncing it;
     // what is served from here on must not vanish with the name.
@@ -73,6 +106,31 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
+    fn sealed(&self, log: LogId, sealed: &SealedSegment, end: &mut End) -> Result<(), OpenError> {
+        let io = |e| io_error(self.disk, self.id, "read", e);
+        let len = self.file.len().map_err(io)?;
+        let footer_end = sealed.footer + FOOTER_BYTES as u64;
+        if len < footer_end {
+            return Err(self.damaged(len, "it is shorter than it was when it was sealed"));
+        }
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        self.file.read_exact_at(&mut header, 0).map_err(io)?;
+        let header = SegmentHeader::decode(&header).map_err(|reason| self.damaged(0, reason))?;
+        let expected = SegmentHeader { segment: sealed.segment, log: log.0, base: sealed.base };
+        if header != expected || sealed.segment != self.id || sealed.base != end.next {
+            return Err(self.damaged(0, "it belongs to another log or place"));
+        }
+        let mut footer = [0; FOOTER_BYTES];
+        self.file.read_exact_at(&mut footer, sealed.footer).map_err(io)?;
+        let footer = Footer::decode(&footer, self.id, sealed.footer).filter(|f| f.next == sealed.next);
+        let Some(footer) = footer else {
+            return Err(self.damaged(sealed.footer, "the footer that sealed it is not there"));
+        };
+        (end.segment, end.offset) = (self.id, footer_end);
+        (end.next, end.last, end.sealed) = (footer.next, footer.last, true);
+        Ok(())
+    }
+
     /// False if the segment is the last and was never written to.
     fn segment(
         &mut self,

@@ -11,13 +11,17 @@ use std::time::Instant;
 
 use daybook_log::Log;
 use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
+use std::collections::hash_map::Entry;
+
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tokio::sync::oneshot;
 
 use super::codec::{self, Defaulted};
+use super::heads::Heads;
+use super::index::{Lookup, Worker};
 use super::queue::Work;
 use super::{Inner, query};
-use crate::{AppendError, Batch, Fence, Health, Stored};
+use crate::{AppendError, Batch, Fence, Health, ReadError, Stored};
 
 type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
 
@@ -27,6 +31,8 @@ pub(super) struct Committer {
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     last_time: Timestamp,
     prepare: Prepare,
+    indexer: Worker,
+    heads: Heads,
     /// How many requests are likely to come together: those of the last group
     /// and those that came while it was written.
     expected: usize,
@@ -50,11 +56,22 @@ struct Group {
 const GROUP_BYTES: usize = 8 << 20;
 
 impl Committer {
-    pub fn new(inner: Arc<Inner>, log: Log, clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
+    pub fn new(
+        inner: Arc<Inner>,
+        log: Log,
+        indexer: Worker,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> Result<Self, ReadError> {
+        let near = inner.visible().index.last_time();
+        let last_time = match (near, log.next().checked_sub(1)) {
+            (Some(time), _) => time,
+            (None, Some(last)) => query::event(&inner, Position(last))?.recordedtime,
+            (None, None) => Timestamp(i64::MIN),
+        };
         let prepare = Prepare::start(&log);
-        let last_time = inner.visible().index.last_time();
         prepare.ask();
-        Self { inner, log, clock, last_time, prepare, expected: 0 }
+        let heads = Heads::default();
+        Ok(Self { inner, log, clock, last_time, prepare, indexer, heads, expected: 0 })
     }
 
     pub fn run(mut self) {
@@ -161,12 +178,10 @@ impl Committer {
         for new in &batch.events {
             let (event, defaulted) = match group.ids.get(new.id.as_str()) {
                 Some(at) => (group.events[*at].clone(), group.defaulted[*at]),
-                None => {
-                    let position = self.inner.visible().index.position_of(&new.id);
-                    let Some(position) = position else { continue };
-                    query::stored(&self.inner, position)
-                        .map_err(|e| AppendError::Unavailable { reason: e.to_string() })?
-                }
+                None => match query::stored_by_id(&self.inner, &new.id).map_err(unreadable)? {
+                    Some(found) => found,
+                    None => continue,
+                },
             };
             let (position, sequence, recordedtime) = (event.position, event.sequence, event.recordedtime);
             if !codec::as_sent(event, defaulted).same_content(new) {
@@ -182,8 +197,11 @@ impl Committer {
     }
 
     /// The value each event takes, or which key is in conflict.
-    fn sequences(&self, group: &Group, events: &[NewEvent]) -> Result<Vec<Option<Sequence>>, AppendError> {
-        let visible = self.inner.visible();
+    fn sequences(
+        &mut self,
+        group: &Group,
+        events: &[NewEvent],
+    ) -> Result<Vec<Option<Sequence>>, AppendError> {
         let mut next: HashMap<&str, u64> = HashMap::new();
         let mut sequences = Vec::with_capacity(events.len());
         for event in events {
@@ -191,10 +209,13 @@ impl Committer {
                 sequences.push(None);
                 continue;
             };
-            let next = next.entry(subject).or_insert_with(|| {
-                let pending = group.next_sequence.get(subject).copied();
-                pending.unwrap_or_else(|| visible.index.next_sequence(subject))
-            });
+            let next = match next.entry(subject) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(match group.next_sequence.get(subject) {
+                    Some(pending) => *pending,
+                    None => self.next_sequence(subject)?,
+                }),
+            };
             if event.sequence.is_some_and(|expected| expected.0 != *next) {
                 return Err(AppendError::Conflict { subject: subject.to_owned() });
             }
@@ -232,11 +253,27 @@ impl Committer {
     }
 
     fn correlation_in_log(&self, id: &str) -> Option<String> {
-        let position = self.inner.visible().index.position_of(id)?;
-        if let Some(event) = self.inner.visible().tail.get(position) {
-            return Some(event.correlationid.clone());
+        query::find_by_id(&self.inner, id).ok().flatten().map(|event| event.correlationid.clone())
+    }
+
+    /// What the key's next event takes, from memory or, for a key that was not
+    /// written for long, from the index on disk.
+    fn next_sequence(&mut self, subject: &str) -> Result<u64, AppendError> {
+        let (lookup, generation): (Lookup, u64) = {
+            let visible = self.inner.visible();
+            match visible.index.lookup_head(subject) {
+                Ok(head) => return Ok(head.next),
+                Err(lookup) if lookup.far.is_empty() => return Ok(0),
+                Err(lookup) => (lookup, visible.index.generation()),
+            }
+        };
+        if let Some(next) = self.heads.get(generation, subject) {
+            return Ok(next);
         }
-        query::event(&self.inner, position).ok().map(|event| event.correlationid.clone())
+        let head = lookup.head(subject).map_err(|e| unreadable(ReadError::Unavailable(e.to_string())))?;
+        let next = head.map_or(0, |head| head.next);
+        self.heads.put(subject, next);
+        Ok(next)
     }
 
     fn write(&mut self, group: &Group) -> Result<Vec<daybook_log::Place>, daybook_log::Error> {
@@ -277,7 +314,11 @@ impl Committer {
                 visible.index.insert(&event, place);
                 visible.tail.push(Arc::new(event));
             }
+            let full = visible.index.freeze();
             drop(visible);
+            if full {
+                self.indexer.ask();
+            }
             self.inner.head.send_replace(Position(self.log.next()));
             self.inner.health.send_if_modified(|health| {
                 let was_degraded = matches!(health, Health::Degraded(_));
@@ -333,6 +374,10 @@ impl Committer {
             let _ = reply.send(Err(AppendError::UnknownOutcome { reason: reason.to_owned() }));
         }
     }
+}
+
+fn unreadable(error: ReadError) -> AppendError {
+    AppendError::Unavailable { reason: error.to_string() }
 }
 
 /// Another thread that makes the next segment's file. It ends with this: after

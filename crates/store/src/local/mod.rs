@@ -1,19 +1,20 @@
 //! The store on a local disk: a [`daybook_log::Log`] with one committer, an
-//! index in memory, and group checkpoints beside it.
+//! index beside it, and group checkpoints.
 //!
 //! # Promises
 //! Those of [`EventStore`]. One `fdatasync` serves everybody who waits.
 //!
 //! # After a crash
-//! Opening reads the whole log once, cuts a torn tail and rebuilds the index.
-//!
-//! # Not here
-//! An index on disk: opening takes time proportional to the log for now.
+//! Opening cuts a torn tail and reads what the index on disk does not cover yet:
+//! time proportional to that, not to the log. An index that is missing or
+//! damaged is made again, which reads the whole log.
 
 mod checkpoints;
 mod codec;
 mod committer;
+mod heads;
 mod index;
+mod page;
 mod query;
 mod queue;
 mod tail;
@@ -33,7 +34,7 @@ use crate::{
 };
 use checkpoints::Checkpoints;
 use committer::Committer;
-use index::Index;
+use index::{Index, OpenedRuns, Worker};
 use query::Readers;
 use queue::{Queue, Work};
 use tail::Tail;
@@ -49,6 +50,8 @@ pub struct Options {
     pub tail_bytes: usize,
     pub first_segment_bytes: u64,
     pub segment_bytes: u64,
+    /// Events indexed in memory before they become a file of the index.
+    pub run_events: usize,
     /// The wall clock, in microseconds since 1970.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -60,6 +63,7 @@ impl Default for Options {
             tail_bytes: 8 << 20,
             first_segment_bytes: 1 << 20,
             segment_bytes: 64 << 20,
+            run_events: 128 << 10,
             clock: Arc::new(|| {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
@@ -109,19 +113,47 @@ impl LocalStore {
         refuse_foreign(dir, &disk)?;
         let lock = Lock::take(dir)?;
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let mut index = Index::default();
+        let index_disk: Arc<dyn Disk> =
+            Arc::new(RealDisk::open(&dir.join("index")).map_err(|e| io("open the index in", e))?);
+        let known = Log::identify(&*disk)?;
+        let opened = match known {
+            Some(id) => index::open_runs(&*index_disk, id).map_err(|e| io("read the index in", e))?,
+            None => OpenedRuns::default(),
+        };
+        for why in &opened.dropped {
+            tracing_line(&format!("making a part of the index again: {why}"));
+        }
+        let id = known.unwrap_or(LogId(fresh_id()));
+        let mut index = Index::new(id, opened.runs, options.run_events);
+        let indexed = index.memory_from();
         let mut tail = Tail::new(options.tail_bytes);
         let log_options = daybook_log::Options {
-            new_id: LogId(fresh_id()),
+            new_id: id,
             first_segment_bytes: options.first_segment_bytes,
             segment_bytes: options.segment_bytes,
         };
-        let (log, recovered) = Log::open(disk, log_options, |position, place, body| {
-            let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
-            index.insert(&event, place);
-            tail.push(Arc::new(event));
-            Ok(())
-        })?;
+        let mut progress = Progress::default();
+        let (log, recovered) =
+            Log::open_behind(disk, log_options, &opened.sealed, |position, place, body| {
+                if position >= indexed {
+                    let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
+                    index.insert(&event, place);
+                    tail.push(Arc::new(event));
+                    index.flush_now(&*index_disk, id).map_err(|e| format!("cannot write the index: {e}"))?;
+                    progress.reached(position - indexed);
+                }
+                Ok(())
+            })?;
+        if recovered.next < indexed {
+            return Err(OpenError::Damaged {
+                path: dir.to_owned(),
+                offset: 0,
+                reason: format!(
+                    "the log ends at position {}, and the index has seen {indexed} durable events of it",
+                    recovered.next
+                ),
+            });
+        }
         if recovered.cut_bytes > 0 {
             tracing_line(&format!(
                 "cut {} bytes of a torn tail that nobody was told of",
@@ -137,7 +169,10 @@ impl LocalStore {
             log: log.reader(),
             visible: RwLock::new(Visible { index, tail }),
         });
-        let committer = Committer::new(inner.clone(), log, options.clock);
+        let indexer = Worker::start(inner.clone(), index_disk, recovered.id, options.run_events)
+            .map_err(|e| io("start the indexer of", e))?;
+        let committer = Committer::new(inner.clone(), log, indexer, options.clock)
+            .map_err(|e| io("read the last event of", std::io::Error::other(e)))?;
         let thread = std::thread::Builder::new()
             .name("committer".into())
             .spawn(move || committer.run())
@@ -174,8 +209,9 @@ fn refuse_foreign(dir: &Path, disk: &RealDisk) -> Result<(), OpenError> {
     if names.is_empty() || names.iter().any(|name| name == "LOG") {
         return Ok(());
     }
-    let ours =
-        |name: &String| ["LOCK", "LOG.new", "spare"].contains(&name.as_str()) || name.ends_with(".segment");
+    let ours = |name: &String| {
+        ["LOCK", "LOG.new", "spare", "index"].contains(&name.as_str()) || name.ends_with(".segment")
+    };
     match names.iter().find(|name| !ours(name)) {
         Some(name) => Err(OpenError::NotALog {
             path: PathBuf::from(dir),
@@ -195,6 +231,22 @@ fn fresh_id() -> [u8; 16] {
         half.copy_from_slice(&hash.to_le_bytes());
     }
     id
+}
+
+/// Tells somebody who waits for a large log to be indexed how far it is.
+#[derive(Default)]
+struct Progress {
+    told: u64,
+}
+
+impl Progress {
+    fn reached(&mut self, events: u64) {
+        const STEP: u64 = 1_000_000;
+        if events >= self.told + STEP {
+            self.told = events;
+            tracing_line(&format!("indexing: {events} events read"));
+        }
+    }
 }
 
 fn tracing_line(message: &str) {
@@ -229,16 +281,11 @@ impl EventStore for LocalStore {
     }
 
     fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>> {
-        let position = self.inner.visible().index.position_of(id);
-        match position {
-            None => Box::pin(std::future::ready(Ok(None))),
-            Some(position) => self.readers.one(position),
-        }
+        self.readers.event_by_id(id)
     }
 
     fn position_at(&self, time: Timestamp) -> Answer<Result<Position, ReadError>> {
-        let position = self.inner.visible().index.position_at(time);
-        Box::pin(std::future::ready(Ok(position)))
+        self.readers.position_at(time)
     }
 
     fn subjects(
@@ -247,13 +294,11 @@ impl EventStore for LocalStore {
         after: Option<&str>,
         limit: usize,
     ) -> Answer<Result<Vec<SubjectInfo>, ReadError>> {
-        let found = self.inner.visible().index.subjects(prefix, after, limit);
-        Box::pin(std::future::ready(Ok(found)))
+        self.readers.subjects(prefix.to_owned(), after.map(str::to_owned), limit)
     }
 
     fn subject(&self, subject: &str) -> Answer<Result<Option<SubjectInfo>, ReadError>> {
-        let found = self.inner.visible().index.subject(subject);
-        Box::pin(std::future::ready(Ok(found)))
+        self.readers.subject(subject)
     }
 
     fn head(&self) -> watch::Receiver<Position> {

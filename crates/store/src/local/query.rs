@@ -1,20 +1,21 @@
 //! Answering reads: from memory at once, from disk on threads of their own, so
 //! that a slow disk blocks nobody's socket.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
 
-use daybook_model::{Event, Position};
+use daybook_model::{Event, Position, Timestamp};
 use tokio::sync::oneshot;
 
-use super::{Inner, codec};
-use crate::{Answer, Page, Query, ReadError};
+use super::index::{KeyHead, Keys};
+use super::page::{self, Source};
+use super::{Inner, codec, index};
+use crate::{Answer, Page, Query, ReadError, SubjectInfo};
 
 const THREADS: usize = 2;
 /// Reads waiting for a thread; beyond that they are refused.
 const WAITING: usize = 4_096;
-/// Positions looked at for one page: a rare match must not hold a thread for ever.
-const SCAN_BUDGET: usize = 10_000;
 
 type Job = Box<dyn FnOnce(&Inner) + Send>;
 
@@ -44,17 +45,57 @@ impl Readers {
     }
 
     pub fn read(&self, query: Query) -> Answer<Result<Page, ReadError>> {
-        if let Some(page) = page(&self.inner, &query, Source::Memory) {
+        if let Some(page) = page::page(&self.inner, &query, Source::Memory) {
             return Box::pin(std::future::ready(page));
         }
-        self.later(move |inner| page(inner, &query, Source::Disk).unwrap_or_else(|| Ok(Page::default())))
+        self.later(move |inner| {
+            page::page(inner, &query, Source::Disk).unwrap_or_else(|| Ok(Page::default()))
+        })
     }
 
-    pub fn one(&self, position: Position) -> Answer<Result<Option<Arc<Event>>, ReadError>> {
-        if let Some(event) = self.inner.visible().tail.get(position).cloned() {
-            return Box::pin(std::future::ready(Ok(Some(event))));
+    pub fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>> {
+        let lookup = self.inner.visible().index.lookup_id(id);
+        if lookup.near.is_empty() && lookup.far.is_empty() {
+            return Box::pin(std::future::ready(Ok(None)));
         }
-        self.later(move |inner| event(inner, position).map(Some))
+        let id = id.to_owned();
+        self.later(move |inner| find_by_id(inner, &id))
+    }
+
+    pub fn position_at(&self, time: Timestamp) -> Answer<Result<Position, ReadError>> {
+        let near = self.inner.visible().index.position_at(time);
+        match near {
+            Some(position) => Box::pin(std::future::ready(Ok(Position(position)))),
+            None => self.later(move |inner| position_at(inner, time)),
+        }
+    }
+
+    pub fn subjects(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Answer<Result<Vec<SubjectInfo>, ReadError>> {
+        self.later(move |inner| {
+            let keys = Keys { prefix: &prefix, after: after.as_deref(), limit };
+            let found = all_keys(inner, &keys)?;
+            Ok(found.iter().take(limit).map(|(subject, head)| index::info(subject, *head)).collect())
+        })
+    }
+
+    pub fn subject(&self, subject: &str) -> Answer<Result<Option<SubjectInfo>, ReadError>> {
+        let lookup = self.inner.visible().index.lookup_head(subject);
+        match lookup {
+            Ok(head) => Box::pin(std::future::ready(Ok(Some(index::info(subject, head))))),
+            Err(lookup) if lookup.far.is_empty() => Box::pin(std::future::ready(Ok(None))),
+            Err(lookup) => {
+                let subject = subject.to_owned();
+                self.later(move |_| {
+                    let head = lookup.head(&subject).map_err(unreadable)?;
+                    Ok(head.map(|head| index::info(&subject, head)))
+                })
+            }
+        }
     }
 
     fn later<T: Send + 'static>(
@@ -75,117 +116,93 @@ impl Readers {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// Give up (`None`) at the first event that is not in the tail.
-    Memory,
-    Disk,
-}
-
 pub(super) fn event(inner: &Inner, position: Position) -> Result<Arc<Event>, ReadError> {
     stored(inner, position).map(|(event, _)| Arc::new(event))
 }
 
 /// The event with what the server had filled in, from disk.
 pub(super) fn stored(inner: &Inner, position: Position) -> Result<(Event, codec::Defaulted), ReadError> {
-    let place = inner.visible().index.place(position);
+    let near = inner.visible().index.place(position.0);
+    let place = match near {
+        Some(place) => Some(place),
+        None => {
+            let view = inner.visible().index.view();
+            view.places(position.0).map_err(unreadable)?.first().copied()
+        }
+    };
     let place = place.ok_or_else(|| ReadError::Unavailable(format!("there is no position {position}")))?;
-    let body = inner.log.read(place).map_err(|error| match error {
+    let body = inner.log.read(place).map_err(log_error)?;
+    decode(position, &body)
+}
+
+pub(super) fn decode(position: Position, body: &[u8]) -> Result<(Event, codec::Defaulted), ReadError> {
+    codec::decode(position, body).map_err(|error| ReadError::Damaged(format!("position {position}: {error}")))
+}
+
+pub(super) fn log_error(error: daybook_log::Error) -> ReadError {
+    match error {
         daybook_log::Error::Damaged { .. } => ReadError::Damaged(error.to_string()),
         _ => ReadError::Unavailable(error.to_string()),
-    })?;
-    codec::decode(position, &body)
-        .map_err(|error| ReadError::Damaged(format!("position {position}: {error}")))
-}
-
-fn page(inner: &Inner, query: &Query, source: Source) -> Option<Result<Page, ReadError>> {
-    let head = *inner.head.borrow();
-    let until = query.until.unwrap_or(head).min(head);
-    if query.from >= until || query.max_events == 0 {
-        return Some(Ok(Page::default()));
     }
-    let Some((positions, rest)) = plan(inner, query, until, source) else { return Some(Ok(Page::default())) };
-    let mut page = Page { events: Vec::new(), next: rest };
-    let mut bytes = 0;
-    for position in positions {
-        let recent = inner.visible().tail.get(position).cloned();
-        let event = match (recent, source) {
-            (Some(event), _) => event,
-            (None, Source::Memory) => return None,
-            (None, Source::Disk) => match event(inner, position) {
-                Ok(event) => event,
-                Err(error) => return Some(Err(error)),
-            },
-        };
-        if !query.filter.matches(&event) {
-            continue;
-        }
-        let weight = event.weight();
-        if page.events.len() >= query.max_events
-            || (bytes + weight > query.max_bytes && !page.events.is_empty())
-        {
-            // This one comes first next time.
-            page.next = Some(if query.reverse { position.next() } else { position });
-            return Some(Ok(page));
-        }
-        bytes += weight;
-        page.events.push(event);
+}
+
+/// An index that cannot be read is no damage to the log.
+pub(super) fn unreadable(error: io::Error) -> ReadError {
+    ReadError::Unavailable(error.to_string())
+}
+
+/// The event of this id, with what the server had filled in.
+pub(super) fn stored_by_id(inner: &Inner, id: &str) -> Result<Option<(Event, codec::Defaulted)>, ReadError> {
+    let lookup = inner.visible().index.lookup_id(id);
+    if lookup.near.is_empty() && lookup.far.is_empty() {
+        return Ok(None);
     }
-    Some(Ok(page))
+    let far = lookup.far_positions().map_err(unreadable)?;
+    for position in lookup.near.into_iter().chain(far) {
+        let found = stored(inner, Position(position))?;
+        // Another id may have the same hash.
+        if found.0.id == id {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
-/// Positions to look at, in the order of the query, and where the rest begins.
-fn plan(
-    inner: &Inner,
-    query: &Query,
-    until: Position,
-    source: Source,
-) -> Option<(Vec<Position>, Option<Position>)> {
-    let visible = inner.visible();
-    // From memory one looks at no more than a page: the rest is cheap to ask for again.
-    let budget = match source {
-        Source::Memory => (query.max_events + 1).min(SCAN_BUDGET),
-        Source::Disk => SCAN_BUDGET,
-    };
-    let (from, until) = (query.from.0, until.0);
-    let mut positions: Vec<u64> = match visible.index.candidates(&query.filter) {
-        None if query.reverse => (from..until).rev().take(budget).collect(),
-        None => (from..until).take(budget).collect(),
-        Some(lists) => merge(&lists, from, until, query.reverse, budget),
-    };
-    let rest = if positions.len() == budget {
-        let last = positions.pop()?;
-        Some(Position(if query.reverse { last + 1 } else { last }))
-    } else {
-        None
-    };
-    Some((positions.into_iter().map(Position).collect(), rest))
+pub(super) fn find_by_id(inner: &Inner, id: &str) -> Result<Option<Arc<Event>>, ReadError> {
+    Ok(stored_by_id(inner, id)?.map(|(event, _)| Arc::new(event)))
 }
 
-/// The first `budget` distinct positions of [`from`, `until`) in all lists.
-fn merge(lists: &[&[u64]], from: u64, until: u64, reverse: bool, budget: usize) -> Vec<u64> {
-    let mut slices: Vec<&[u64]> = lists
-        .iter()
-        .map(|list| &list[list.partition_point(|p| *p < from)..list.partition_point(|p| *p < until)])
-        .filter(|slice| !slice.is_empty())
-        .collect();
-    let mut merged = Vec::new();
-    while merged.len() < budget {
-        let best = if reverse {
-            slices.iter().filter_map(|slice| slice.last()).max().copied()
+/// Times never go backwards along positions: halving finds the place.
+fn position_at(inner: &Inner, time: Timestamp) -> Result<Position, ReadError> {
+    let (mut low, mut high) = {
+        let visible = inner.visible();
+        // It may have become memory's to answer meanwhile.
+        if let Some(position) = visible.index.position_at(time) {
+            return Ok(Position(position));
+        }
+        visible.index.view().around(time)
+    };
+    if low == high {
+        high = inner.head.borrow().0;
+    }
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if event(inner, Position(middle))?.recordedtime < time {
+            low = middle + 1;
         } else {
-            slices.iter().filter_map(|slice| slice.first()).min().copied()
-        };
-        let Some(best) = best else { break };
-        merged.push(best);
-        for slice in &mut slices {
-            let end = if reverse { slice.split_last() } else { slice.split_first() };
-            if let Some((position, rest)) = end
-                && *position == best
-            {
-                *slice = rest;
-            }
+            high = middle;
         }
     }
-    merged
+    Ok(Position(low))
+}
+
+pub(super) fn all_keys(inner: &Inner, keys: &Keys<'_>) -> Result<BTreeMap<Arc<str>, KeyHead>, ReadError> {
+    let mut found = BTreeMap::new();
+    let view = {
+        let visible = inner.visible();
+        visible.index.keys(keys, &mut found);
+        visible.index.view()
+    };
+    view.keys(keys, &mut found).map_err(unreadable)?;
+    Ok(found)
 }

@@ -26,6 +26,11 @@ impl Tail {
         }
     }
 
+    /// The oldest position that is here.
+    pub fn first(&self) -> Option<u64> {
+        Some(self.events.front()?.position.0)
+    }
+
     pub fn get(&self, position: Position) -> Option<&Arc<Event>> {
         let first = self.events.front()?.position.0;
         self.events.get(usize::try_from(position.0.checked_sub(first)?).ok()?)

@@ -14,7 +14,22 @@ fn stores() -> Vec<(Arc<dyn EventStore>, Option<tempfile::TempDir>)> {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { clock: Arc::new(clock), ..Options::default() };
     let local = LocalStore::open(&dir.path().join("data"), options).unwrap();
-    vec![(Arc::new(MemoryStore::new(clock)), None), (Arc::new(local), Some(dir))]
+    // The same with nothing in memory that could be on disk.
+    let other = tempfile::tempdir().unwrap();
+    let options = Options {
+        clock: Arc::new(clock),
+        tail_bytes: 0,
+        run_events: 2,
+        first_segment_bytes: 1024,
+        segment_bytes: 2048,
+        ..Options::default()
+    };
+    let on_disk = LocalStore::open(&other.path().join("data"), options).unwrap();
+    vec![
+        (Arc::new(MemoryStore::new(clock)), None),
+        (Arc::new(local), Some(dir)),
+        (Arc::new(on_disk), Some(other)),
+    ]
 }
 
 #[tokio::test]

@@ -17,7 +17,12 @@ const ROUNDS: u64 = 12;
 #[tokio::test]
 async fn writer_process() {
     let Ok(dir) = std::env::var(DIR) else { return };
-    let options = Options { first_segment_bytes: 64 << 10, segment_bytes: 256 << 10, ..Options::default() };
+    let options = Options {
+        first_segment_bytes: 64 << 10,
+        segment_bytes: 256 << 10,
+        run_events: 100,
+        ..Options::default()
+    };
     let store: Arc<dyn EventStore> = Arc::new(LocalStore::open(dir.as_ref(), options).unwrap());
     let round = *store.head().borrow();
     let writers: Vec<_> = (0..8)
@@ -64,7 +69,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
         child.wait().unwrap();
         acknowledged.extend(reader.join().unwrap());
 
-        let store = LocalStore::open(dir.path(), Options::default()).unwrap();
+        let store = LocalStore::open(dir.path(), Options { run_events: 100, ..Options::default() }).unwrap();
         let mut events = Vec::new();
         let mut query = all();
         loop {
@@ -79,6 +84,10 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
                 Some(id.as_str()),
                 "round {round}"
             );
+        }
+        for (position, id) in acknowledged.iter().rev().step_by(37) {
+            let found = store.event_by_id(id).await.unwrap().map(|event| event.position.0);
+            assert_eq!(found, Some(*position), "round {round}: the index does not know {id}");
         }
         let mut next = std::collections::HashMap::new();
         for (i, event) in events.iter().enumerate() {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod conformance;
+mod index;
 mod kill;
 mod local;
 mod walk;

@@ -13,7 +13,8 @@ use crate::{all, batch, clock, event};
 #[derive(Clone, Debug)]
 enum Step {
     Append(Vec<(u8, u8, Option<u8>, bool)>),
-    Read { from: u8, until: u8, subject: Option<u8>, reverse: bool, limit: u8 },
+    Read { from: u8, until: u8, filter: u8, reverse: bool, limit: u8 },
+    Find { id: u8, subject: u8, limit: u8 },
     Reopen,
 }
 
@@ -21,8 +22,9 @@ fn step() -> impl Strategy<Value = Step> {
     let events = prop::collection::vec((0..40u8, 0..4u8, prop::option::of(0..6u8), any::<bool>()), 1..4);
     prop_oneof![
         8 => events.prop_map(Step::Append),
-        4 => (any::<u8>(), any::<u8>(), prop::option::of(0..4u8), any::<bool>(), 1..20u8)
-            .prop_map(|(from, until, subject, reverse, limit)| Step::Read { from, until, subject, reverse, limit }),
+        4 => (any::<u8>(), any::<u8>(), 0..8u8, any::<bool>(), 1..20u8)
+            .prop_map(|(from, until, filter, reverse, limit)| Step::Read { from, until, filter, reverse, limit }),
+        3 => (0..45u8, 0..5u8, 1..5u8).prop_map(|(id, subject, limit)| Step::Find { id, subject, limit }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -33,6 +35,25 @@ fn to_batch(events: &[(u8, u8, Option<u8>, bool)]) -> Batch {
         ..event(&format!("e{id}"), &format!("k/{subject}"), sequence.map(u64::from))
     };
     batch(events.iter().map(one).collect())
+}
+
+/// By every attribute, exact and by prefix, alone and together.
+fn filters() -> [Filter; 8] {
+    let many = |texts: &[&str]| Some(texts.iter().map(|text| (*text).into()).collect());
+    [
+        Filter::default(),
+        Filter::subject("k/1"),
+        Filter { subjects: many(&["k/2", "k/0", "none"]), ..Filter::default() },
+        Filter { subjects: many(&["k/*"]), ..Filter::default() },
+        Filter { types: many(&["Happened"]), ..Filter::default() },
+        Filter { types: many(&["Hap*", "Other"]), ..Filter::default() },
+        Filter {
+            correlationid: Some("fallback".into()),
+            sessionid: Some("test/1/s".into()),
+            ..Filter::default()
+        },
+        Filter { sessionid: Some("test/*".into()), subjects: many(&["k/3"]), ..Filter::default() },
+    ]
 }
 
 proptest! {
@@ -48,6 +69,7 @@ proptest! {
                 tail_bytes: 2_000,
                 first_segment_bytes: 2048,
                 segment_bytes: 4096,
+                run_events: 3,
                 ..Options::default()
             };
             let model = MemoryStore::new(clock);
@@ -59,8 +81,18 @@ proptest! {
                         // Which of several reasons is told first is not fixed; whether it is stored is.
                         prop_assert_eq!(a.as_ref().ok(), b.as_ref().ok(), "{:?} / {:?}", a, b);
                     }
-                    Step::Read { from, until, subject, reverse, limit } => {
-                        let filter = subject.map_or(Filter::default(), |s| Filter::subject(&format!("k/{s}")));
+                    Step::Find { id, subject, limit } => {
+                        let (id, subject) = (format!("e{id}"), format!("k/{subject}"));
+                        prop_assert_eq!(model.event_by_id(&id).await.unwrap(), local.event_by_id(&id).await.unwrap());
+                        prop_assert_eq!(model.subject(&subject).await.unwrap(), local.subject(&subject).await.unwrap());
+                        let some = limit.into();
+                        for after in [None, Some("k"), Some(subject.as_str())] {
+                            let (a, b) = (model.subjects("k/", after, some).await, local.subjects("k/", after, some).await);
+                            prop_assert_eq!(a.unwrap(), b.unwrap());
+                        }
+                    }
+                    Step::Read { from, until, filter, reverse, limit } => {
+                        let filter = filters()[usize::from(filter)].clone();
                         let until = Some(Position(u64::from(until)));
                         let from = Position(u64::from(from));
                         let query = Query { from, until, filter, reverse, max_events: limit.into(), max_bytes: usize::MAX };

@@ -1,0 +1,45 @@
+//! What an attribute's text is filed under.
+
+use daybook_log::LogId;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Id = 0,
+    Subject = 1,
+    Type = 2,
+    Correlation = 3,
+    Session = 4,
+}
+
+const KIND_BITS: u32 = 3;
+
+/// 61 bits of hash, 3 of kind. The seed comes from the log's random id, so that
+/// nobody outside can choose texts that collide.
+#[derive(Clone, Copy)]
+pub(super) struct Hasher(u64);
+
+impl Hasher {
+    pub fn new(log: LogId) -> Self {
+        let (low, high) = (u64::from_le_bytes(half(&log, 0)), u64::from_le_bytes(half(&log, 8)));
+        Self(low ^ high.rotate_left(17))
+    }
+
+    pub fn hash(self, kind: Kind, text: &str) -> u64 {
+        let hash = xxh3_64_with_seed(text.as_bytes(), self.0);
+        hash << KIND_BITS | u64::from(kind as u8)
+    }
+}
+
+/// Whether look-ups for this are frequent and mostly in vain.
+pub(super) fn is_filtered(hash: u64) -> bool {
+    let kind = hash & ((1 << KIND_BITS) - 1);
+    kind == Kind::Id as u64 || kind == Kind::Subject as u64
+}
+
+fn half(log: &LogId, at: usize) -> [u8; 8] {
+    let mut half = [0; 8];
+    half.copy_from_slice(&log.0[at..at + 8]);
+    half
+}

@@ -1,0 +1,389 @@
+//! Where events are found: by position, id, key, type, correlation, session.
+//!
+//! The youngest events are indexed in memory; older ones in immutable runs of
+//! consecutive positions, each a file, merged geometrically so that there are
+//! few. A question that most runs must answer with no (is this id known? this
+//! key?) is answered by a filter in memory.
+//!
+//! # Promises
+//! 1. Every answer is right, whatever hashes collide: ids and keys are compared
+//!    with what is stored, lists of positions are candidates that readers check.
+//! 2. Memory: two runs' worth of events being gathered, about 12 bits an id and
+//!    key, and the fences (one for every 4 KiB of a run).
+//! 3. Nothing here is needed: what is missing, half written or damaged is made
+//!    again from the log when it is opened.
+//!
+//! # Not here
+//! Events themselves; locks (the caller holds one while it asks what is in memory).
+
+mod codec;
+mod filter;
+mod hash;
+mod mem;
+mod merge;
+mod run;
+mod runs;
+mod worker;
+mod write;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use daybook_log::{LogId, Place};
+use daybook_model::{Event, Filter, Pattern, Timestamp};
+
+use crate::SubjectInfo;
+use hash::{Hasher, Kind};
+pub(crate) use mem::KeyHead;
+use mem::Mem;
+pub(crate) use run::Run;
+pub(crate) use runs::{OpenedRuns, Runs, open_runs};
+pub(crate) use worker::Worker;
+
+/// Positions [`from`, `until`), looked at from the end if `reverse`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub from: u64,
+    pub until: u64,
+    pub reverse: bool,
+}
+
+/// More lists than this are slower to merge than the log is to scan.
+const LISTS_MAX: usize = 64;
+
+pub(crate) struct Index {
+    hasher: Hasher,
+    mem: Mem,
+    /// On its way to become a run.
+    frozen: Option<Arc<Mem>>,
+    runs: Runs,
+    /// Counts what was moved from memory to runs.
+    generation: u64,
+    run_events: usize,
+}
+
+/// An id that may be known: candidates, newest first.
+pub(crate) struct Lookup {
+    pub hash: u64,
+    pub near: Vec<u64>,
+    pub far: Vec<Arc<Run>>,
+}
+
+/// Everything that does not change under a reader.
+pub(crate) struct View {
+    hasher: Hasher,
+    frozen: Option<Arc<Mem>>,
+    runs: Runs,
+}
+
+impl Index {
+    pub fn new(log: LogId, runs: Runs, run_events: usize) -> Self {
+        let hasher = Hasher::new(log);
+        let base = runs.last().map_or(0, |run| run.end);
+        Self { hasher, mem: Mem::new(hasher, base), frozen: None, runs, generation: 0, run_events }
+    }
+
+    pub fn insert(&mut self, event: &Event, place: Place) {
+        self.mem.insert(event, place);
+    }
+
+    /// Everything from here on is answered from memory.
+    pub fn memory_from(&self) -> u64 {
+        self.mem.base
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub fn view(&self) -> View {
+        View { hasher: self.hasher, frozen: self.frozen.clone(), runs: self.runs.clone() }
+    }
+
+    /// Sets aside what is in memory to be written, if it is time and the last
+    /// such is done.
+    pub fn freeze(&mut self) -> bool {
+        if self.frozen.is_some() || self.mem.places.len() < self.run_events {
+            return false;
+        }
+        let next = Mem::new(self.hasher, self.mem.end());
+        self.frozen = Some(Arc::new(std::mem::replace(&mut self.mem, next)));
+        true
+    }
+
+    fn flushed(&mut self, run: Arc<Run>) {
+        let mut runs: Vec<_> = self.runs.to_vec();
+        runs.push(run);
+        self.runs = runs.into();
+        self.frozen = None;
+        self.generation += 1;
+    }
+
+    fn merged(&mut self, run: Arc<Run>) {
+        let mut runs: Vec<_> = self.runs.to_vec();
+        let first = runs.partition_point(|old| old.base < run.base);
+        let last = runs.partition_point(|old| old.end <= run.end);
+        runs.splice(first..last, [run]);
+        self.runs = runs.into();
+    }
+
+    pub fn lookup_id(&self, id: &str) -> Lookup {
+        let hash = self.hasher.hash(Kind::Id, id);
+        let all = Range { from: 0, until: u64::MAX, reverse: true };
+        let mut near = Vec::new();
+        self.mem.positions(hash, &all, usize::MAX, &mut near);
+        if let Some(frozen) = &self.frozen {
+            frozen.positions(hash, &all, usize::MAX, &mut near);
+        }
+        let far = self.runs.iter().rev().filter(|run| run.may_contain(hash)).cloned().collect();
+        Lookup { hash, near, far }
+    }
+
+    /// The key's head if it is in memory; else the runs that may know it, newest first.
+    pub fn lookup_head(&self, subject: &str) -> Result<KeyHead, Lookup> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.keys.get(subject));
+        if let Some(head) = self.mem.keys.get(subject).or_else(frozen) {
+            return Ok(*head);
+        }
+        let hash = self.hasher.hash(Kind::Subject, subject);
+        let far = self.runs.iter().rev().filter(|run| run.may_contain(hash)).cloned().collect();
+        Err(Lookup { hash, near: Vec::new(), far })
+    }
+
+    /// The place of a position that is in memory.
+    pub fn place(&self, position: u64) -> Option<Place> {
+        self.mem.place(position).or_else(|| self.frozen.as_ref()?.place(position))
+    }
+
+    /// Time of the newest event, if it is in memory.
+    pub fn last_time(&self) -> Option<Timestamp> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.times.last());
+        self.mem.times.last().or_else(frozen).map(|time| Timestamp(*time))
+    }
+
+    /// First position recorded at or after `time`, if memory can tell.
+    pub fn position_at(&self, time: Timestamp) -> Option<u64> {
+        let in_mem = |mem: &Mem| {
+            // Its first event being earlier, everything before it is earlier too.
+            let first = *mem.times.first()?;
+            let at = mem.times.partition_point(|recorded| *recorded < time.0) as u64;
+            (first < time.0 || mem.base == 0).then_some(mem.base + at)
+        };
+        in_mem(&self.mem).or_else(|| in_mem(self.frozen.as_deref()?)).or_else(|| {
+            let is_empty = self.mem.end() == 0;
+            is_empty.then_some(0)
+        })
+    }
+
+    /// Candidates of one list in memory only.
+    pub fn positions(&self, hash: u64, range: &Range, limit: usize, out: &mut Vec<u64>) {
+        self.mem.positions(hash, range, limit, out);
+    }
+
+    /// Keys of a prefix in memory only.
+    pub fn keys(&self, keys: &Keys<'_>, out: &mut BTreeMap<Arc<str>, KeyHead>) {
+        keys.of_mem(&self.mem, out);
+    }
+
+    /// Hashes of the lists that together hold every match of `filter`; `None` if
+    /// scanning is as good. `expand` names the keys of a prefix.
+    pub fn lists(
+        &self,
+        filter: &Filter,
+        expand: impl Fn(&str, usize) -> io::Result<Vec<Arc<str>>>,
+    ) -> io::Result<Option<Vec<u64>>> {
+        lists(self.hasher, filter, expand)
+    }
+}
+
+/// The rarest attribute that is named exactly decides; a prefix of keys counts
+/// if it has few.
+fn lists(
+    hasher: Hasher,
+    filter: &Filter,
+    expand: impl Fn(&str, usize) -> io::Result<Vec<Arc<str>>>,
+) -> io::Result<Option<Vec<u64>>> {
+    let exact = |kind: Kind, patterns: &[Pattern]| {
+        let few = patterns.len() <= LISTS_MAX && patterns.iter().all(|p| p.prefix().is_none());
+        few.then(|| patterns.iter().map(|p| hasher.hash(kind, p.0.as_str())).collect::<Vec<_>>())
+    };
+    let one = |kind: Kind, pattern: &Option<Pattern>| exact(kind, std::slice::from_ref(pattern.as_ref()?));
+    let mut found = filter.subjects.as_deref().and_then(|subjects| exact(Kind::Subject, subjects));
+    found = found.or_else(|| one(Kind::Correlation, &filter.correlationid));
+    if found.is_none()
+        && let Some(subjects) = &filter.subjects
+    {
+        let mut hashes = Vec::new();
+        for pattern in subjects {
+            match pattern.prefix() {
+                None => hashes.push(hasher.hash(Kind::Subject, pattern.0.as_str())),
+                Some(prefix) => {
+                    let keys = expand(prefix, LISTS_MAX + 1)?;
+                    hashes.extend(keys.iter().map(|key| hasher.hash(Kind::Subject, key)));
+                }
+            }
+            if hashes.len() > LISTS_MAX {
+                break;
+            }
+        }
+        found = (hashes.len() <= LISTS_MAX).then_some(hashes);
+    }
+    found = found.or_else(|| one(Kind::Session, &filter.sessionid));
+    found = found.or_else(|| exact(Kind::Type, filter.types.as_deref()?));
+    if let Some(hashes) = &mut found {
+        hashes.sort_unstable();
+        hashes.dedup();
+    }
+    Ok(found)
+}
+
+/// Which keys are asked for.
+pub(crate) struct Keys<'a> {
+    pub prefix: &'a str,
+    pub after: Option<&'a str>,
+    pub limit: usize,
+}
+
+impl Keys<'_> {
+    fn from(&self) -> Bound<&str> {
+        match self.after {
+            Some(after) if after >= self.prefix => Bound::Excluded(after),
+            _ => Bound::Included(self.prefix),
+        }
+    }
+
+    fn is_before(&self, key: &str) -> bool {
+        match self.from() {
+            Bound::Excluded(after) => key <= after,
+            Bound::Included(first) => key < first,
+            Bound::Unbounded => false,
+        }
+    }
+
+    fn of_mem(&self, mem: &Mem, out: &mut BTreeMap<Arc<str>, KeyHead>) {
+        let keys = mem.keys_from(self.from()).take_while(|(key, _)| key.starts_with(self.prefix));
+        keys.take(self.limit).for_each(|(key, head)| newest(out, key, *head));
+    }
+
+    fn of_run(&self, run: &Run, out: &mut BTreeMap<Arc<str>, KeyHead>) -> io::Result<()> {
+        let first = match self.from() {
+            Bound::Included(key) | Bound::Excluded(key) => key,
+            Bound::Unbounded => "",
+        };
+        let mut taken = 0;
+        for i in run.key_block_of(first)..run.key_blocks() {
+            for entry in run.key_block(i)? {
+                if self.is_before(&entry.text) {
+                    continue;
+                }
+                if taken == self.limit || !entry.text.starts_with(self.prefix) {
+                    return Ok(());
+                }
+                taken += 1;
+                newest(out, entry.text.as_str(), run.head_of(&entry));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn newest(out: &mut BTreeMap<Arc<str>, KeyHead>, key: &str, head: KeyHead) {
+    match out.get_mut(key) {
+        Some(known) if known.next >= head.next => {}
+        Some(known) => *known = head,
+        None => drop(out.insert(key.into(), head)),
+    }
+}
+
+impl View {
+    /// Candidates of one list older than what is in memory, in the range's order.
+    pub fn positions(&self, hash: u64, range: &Range, limit: usize, out: &mut Vec<u64>) -> io::Result<()> {
+        let end = out.len() + limit;
+        let frozen = |out: &mut Vec<u64>| {
+            if let Some(frozen) = &self.frozen {
+                frozen.positions(hash, range, end.saturating_sub(out.len()), out);
+            }
+        };
+        if range.reverse {
+            frozen(out);
+        }
+        let visit = |run: &Arc<Run>, out: &mut Vec<u64>| {
+            let left = end.saturating_sub(out.len());
+            if left == 0 { Ok(()) } else { run.positions(hash, range, left, out).map_err(|e| named(run, &e)) }
+        };
+        if range.reverse {
+            self.runs.iter().rev().try_for_each(|run| visit(run, out))?;
+        } else {
+            self.runs.iter().try_for_each(|run| visit(run, out))?;
+            frozen(out);
+        }
+        Ok(())
+    }
+
+    /// Places from `from` on, at least one, up to where it is convenient.
+    pub fn places(&self, from: u64) -> io::Result<Vec<Place>> {
+        let after = self.runs.partition_point(|run| run.end <= from);
+        match self.runs.get(after).filter(|run| run.base <= from) {
+            Some(run) => run.places(from).map_err(|e| named(run, &e)),
+            None => Ok(self.frozen.as_ref().and_then(|frozen| frozen.place(from)).into_iter().collect()),
+        }
+    }
+
+    pub fn keys(&self, keys: &Keys<'_>, out: &mut BTreeMap<Arc<str>, KeyHead>) -> io::Result<()> {
+        if let Some(frozen) = &self.frozen {
+            keys.of_mem(frozen, out);
+        }
+        self.runs.iter().try_for_each(|run| keys.of_run(run, out).map_err(|e| named(run, &e)))
+    }
+
+    pub fn lists(
+        &self,
+        filter: &Filter,
+        expand: impl Fn(&str, usize) -> io::Result<Vec<Arc<str>>>,
+    ) -> io::Result<Option<Vec<u64>>> {
+        lists(self.hasher, filter, expand)
+    }
+
+    /// Positions among which the first event recorded at or after `time` is, or
+    /// that stand directly before it.
+    pub fn around(&self, time: Timestamp) -> (u64, u64) {
+        let after = self.runs.partition_point(|run| run.first_time < time.0);
+        let end = self.frozen.as_ref().map(|frozen| frozen.base).or(self.runs.last().map(|run| run.end));
+        let until = self.runs.get(after).map(|run| run.base).or(end).unwrap_or(0);
+        (after.checked_sub(1).map_or(0, |i| self.runs[i].base), until)
+    }
+}
+
+impl Lookup {
+    /// The key's head in the runs that may know it.
+    pub fn head(&self, subject: &str) -> io::Result<Option<KeyHead>> {
+        for run in &self.far {
+            if let Some(head) = run.head(self.hash, subject).map_err(|e| named(run, &e))? {
+                return Ok(Some(head));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Candidates in the runs, newest first.
+    pub fn far_positions(&self) -> io::Result<Vec<u64>> {
+        let all = Range { from: 0, until: u64::MAX, reverse: true };
+        let mut found = Vec::new();
+        for run in &self.far {
+            run.positions(self.hash, &all, usize::MAX / 2, &mut found).map_err(|e| named(run, &e))?;
+        }
+        Ok(found)
+    }
+}
+
+/// An index that cannot be read is a nuisance with a remedy.
+fn named(run: &Run, error: &io::Error) -> io::Error {
+    let remedy = "stop the server, delete the directory `index` in the data directory, start again: it is made anew from the log";
+    io::Error::new(error.kind(), format!("the index file {} cannot be read ({error}); {remedy}", run.name))
+}
+
+pub(crate) fn info(subject: &str, head: KeyHead) -> SubjectInfo {
+    SubjectInfo { subject: subject.to_owned(), events: head.next, last: head.last }
+}

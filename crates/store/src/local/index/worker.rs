@@ -1,0 +1,127 @@
+//! The thread that turns memory into runs, and many runs into few.
+//!
+//! # After a failure
+//! A full disk is tried again every second; until then the memory grows. The
+//! log does not wait for any of this.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use daybook_log::{Disk, LogId};
+
+use super::{Index, merge};
+use crate::local::Inner;
+
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Worker {
+    asked: Option<mpsc::SyncSender<()>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    pub fn start(inner: Arc<Inner>, disk: Arc<dyn Disk>, log: LogId, run_events: usize) -> io::Result<Self> {
+        let (asked, inbox) = mpsc::sync_channel::<()>(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let task = Task { inner, disk, log, run_events, stop: stop.clone() };
+        let thread = std::thread::Builder::new().name("indexer".into()).spawn(move || {
+            loop {
+                match task.work() {
+                    Ok(()) => {
+                        if inbox.recv().is_err() {
+                            return;
+                        }
+                    }
+                    Err(_) if task.stop.load(Ordering::Acquire) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot write the index, trying again");
+                        if matches!(inbox.recv_timeout(RETRY), Err(mpsc::RecvTimeoutError::Disconnected)) {
+                            return;
+                        }
+                    }
+                }
+            }
+        })?;
+        let _ = asked.try_send(());
+        Ok(Self { asked: Some(asked), stop, thread: Some(thread) })
+    }
+
+    /// There may be something to do.
+    pub fn ask(&self) {
+        if let Some(asked) = &self.asked {
+            let _ = asked.try_send(());
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        self.asked = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Task {
+    inner: Arc<Inner>,
+    disk: Arc<dyn Disk>,
+    log: LogId,
+    run_events: usize,
+    stop: Arc<AtomicBool>,
+}
+
+impl Task {
+    fn work(&self) -> io::Result<()> {
+        loop {
+            self.flush()?;
+            let runs = self.inner.visible().index.runs.clone();
+            let Some(some) = merge::choose(&runs, self.run_events) else { return Ok(()) };
+            let run = merge::merge(&*self.disk, self.log, some, &mut || self.flush())?;
+            self.index(|index| index.merged(Arc::new(run)));
+            for old in some {
+                self.disk.remove(&old.name)?;
+            }
+        }
+    }
+
+    /// Writes what is set aside; a long merge does this in between.
+    fn flush(&self) -> io::Result<()> {
+        if self.stop.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let frozen = || self.inner.visible().index.frozen.clone();
+        while let Some(mem) = frozen() {
+            let run = merge::write_mem(&*self.disk, self.log, &mem)?;
+            self.index(|index| {
+                index.flushed(Arc::new(run));
+                // A burst may have filled memory again meanwhile.
+                index.freeze();
+            });
+        }
+        Ok(())
+    }
+
+    fn index(&self, change: impl FnOnce(&mut Index)) {
+        let mut visible = self.inner.visible.write().expect("no code panics while it holds this lock");
+        change(&mut visible.index);
+    }
+}
+
+impl Index {
+    /// Writes a run at once, while the log is being read and nobody waits.
+    pub fn flush_now(&mut self, disk: &dyn Disk, log: LogId) -> io::Result<()> {
+        if self.freeze()
+            && let Some(mem) = self.frozen.clone()
+        {
+            let run = merge::write_mem(disk, log, &mem)?;
+            self.flushed(Arc::new(run));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Writing a run: everything in order, once, then its name.
+//!
+//! # After a crash
+//! A half-written run has the name `*.tmp`; opening removes it.
+
+use std::io;
+use std::sync::Arc;
+
+use daybook_log::{Disk, DiskFile, LogId, Place};
+
+use super::codec::{self, BLOCK_BYTES, KeyEntry, LIST_MAX};
+use super::filter::Filter;
+use super::hash::is_filtered;
+use super::run::{self, FORMAT, KeyFence, MAGIC, Meta, PLACES, PostingFence, Run};
+
+/// Written and synced in pieces, so that the log's own syncs never wait behind more.
+const PIECE_BYTES: usize = 1 << 20;
+
+pub(super) struct RunWriter<'a> {
+    disk: &'a dyn Disk,
+    log: LogId,
+    name: String,
+    temporary: String,
+    file: Arc<dyn DiskFile>,
+    /// Not yet written; it begins at `written`.
+    buffer: Vec<u8>,
+    written: u64,
+    base: u64,
+    first_time: i64,
+    filter_entries: u64,
+    meta: Meta,
+    /// The block under way.
+    block: Vec<u8>,
+    block_places: u64,
+    /// Of the block's last entry.
+    block_hash: u64,
+    /// Of the list under way.
+    last_hash: u64,
+    last_key: String,
+    list: Vec<u32>,
+    places_at: u64,
+    postings_at: u64,
+    keys_at: u64,
+}
+
+impl<'a> RunWriter<'a> {
+    /// Begins a run of [`base`, `end`); `filter_entries`: at least its ids and keys.
+    pub fn create(
+        disk: &'a dyn Disk,
+        log: LogId,
+        (base, end): (u64, u64),
+        filter_entries: u64,
+        first_time: i64,
+    ) -> io::Result<Self> {
+        let name = run::name(base, end);
+        let temporary = format!("{name}.tmp");
+        if disk.list()?.contains(&temporary) {
+            disk.remove(&temporary)?;
+        }
+        let file = disk.open(&temporary, true)?;
+        let mut header = Vec::with_capacity(run::HEADER_BYTES);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&FORMAT.to_le_bytes());
+        header.extend_from_slice(&[0; 4]);
+        header.extend_from_slice(&log.0);
+        header.extend_from_slice(&base.to_le_bytes());
+        header.extend_from_slice(&end.to_le_bytes());
+        header.resize(run::HEADER_BYTES - 4, 0);
+        header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
+        let entries = usize::try_from(filter_entries).unwrap_or(usize::MAX);
+        Ok(Self {
+            disk,
+            log,
+            name,
+            temporary,
+            file,
+            buffer: header,
+            written: 0,
+            base,
+            first_time,
+            filter_entries,
+            meta: Meta {
+                segments: Vec::new(),
+                posting_fences: Vec::new(),
+                key_fences: Vec::new(),
+                filter: Filter::for_entries(entries),
+            },
+            block: Vec::new(),
+            block_places: 0,
+            block_hash: 0,
+            // No kind has this.
+            last_hash: u64::MAX,
+            last_key: String::new(),
+            list: Vec::new(),
+            places_at: run::HEADER_BYTES as u64,
+            postings_at: 0,
+            keys_at: 0,
+        })
+    }
+
+    /// First: every position's place, in order.
+    pub fn place(&mut self, position: u64, place: Place) -> io::Result<()> {
+        if self.meta.segments.last().is_none_or(|(segment, _)| *segment != place.segment) {
+            self.meta.segments.push((place.segment, position));
+        }
+        self.block.extend_from_slice(&place.offset.to_le_bytes());
+        self.block.extend_from_slice(&place.len.to_le_bytes());
+        self.block_places += 1;
+        if self.block_places == PLACES {
+            self.block_places = 0;
+            self.close_block()?;
+        }
+        Ok(())
+    }
+
+    pub fn places_done(&mut self) -> io::Result<()> {
+        self.close_block()?;
+        self.postings_at = self.at();
+        Ok(())
+    }
+
+    /// Second: positions (absolute, ascending) of a hash; hashes ascend, and one
+    /// may come again with later positions.
+    pub fn postings(&mut self, hash: u64, positions: impl Iterator<Item = u64>) -> io::Result<()> {
+        if hash != self.last_hash {
+            self.close_list()?;
+            if is_filtered(hash) {
+                self.meta.filter.insert(hash);
+            }
+        }
+        self.last_hash = hash;
+        for position in positions {
+            self.list.push((position - self.base) as u32);
+            if self.list.len() == LIST_MAX {
+                self.close_list()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_list(&mut self) -> io::Result<()> {
+        let Some(first) = self.list.first().copied() else { return Ok(()) };
+        let hash = self.last_hash;
+        let previous = if self.block.is_empty() {
+            self.meta.posting_fences.push(PostingFence { hash, first, at: self.at() });
+            0
+        } else {
+            self.block_hash
+        };
+        codec::put_posting(&mut self.block, previous, hash, &self.list);
+        self.block_hash = hash;
+        self.list.clear();
+        if self.block.len() >= BLOCK_BYTES { self.close_block() } else { Ok(()) }
+    }
+
+    pub fn postings_done(&mut self) -> io::Result<()> {
+        self.close_list()?;
+        self.close_block()?;
+        self.keys_at = self.at();
+        Ok(())
+    }
+
+    /// Third: the keys, ascending; `last` relative to the run's base.
+    pub fn key(&mut self, entry: &KeyEntry) -> io::Result<()> {
+        let previous = if self.block.is_empty() {
+            self.meta.key_fences.push(KeyFence { text: entry.text.as_str().into(), at: self.at() });
+            ""
+        } else {
+            &self.last_key
+        };
+        codec::put_key(&mut self.block, previous, entry);
+        self.last_key.clone_from(&entry.text);
+        if self.block.len() >= BLOCK_BYTES { self.close_block() } else { Ok(()) }
+    }
+
+    /// Last: durable and under its name when this returns.
+    pub fn finish(mut self) -> io::Result<Run> {
+        self.close_block()?;
+        let meta_at = self.at();
+        let meta = self.meta.encode();
+        self.buffer.extend_from_slice(&meta);
+        let mut trailer = Vec::with_capacity(run::TRAILER_BYTES);
+        let numbers = [
+            self.places_at,
+            self.postings_at,
+            self.keys_at,
+            meta_at,
+            meta.len() as u64,
+            self.filter_entries,
+            self.first_time as u64,
+        ];
+        numbers.iter().for_each(|n| trailer.extend_from_slice(&n.to_le_bytes()));
+        trailer.extend_from_slice(&crc32c::crc32c(&meta).to_le_bytes());
+        trailer.extend_from_slice(&crc32c::crc32c(&trailer).to_le_bytes());
+        self.buffer.extend_from_slice(&trailer);
+        self.flush(0)?;
+        self.file.sync_data()?;
+        self.disk.rename(&self.temporary, &self.name)?;
+        self.disk.sync_dir()?;
+        Run::open(self.disk, &self.name, self.log)
+    }
+
+    fn at(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    fn close_block(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let crc = crc32c::crc32c(&self.block);
+        self.buffer.append(&mut self.block);
+        self.buffer.extend_from_slice(&crc.to_le_bytes());
+        self.flush(PIECE_BYTES)
+    }
+
+    fn flush(&mut self, least: usize) -> io::Result<()> {
+        if self.buffer.len() < least {
+            return Ok(());
+        }
+        self.file.write_all_at(&self.buffer, self.written)?;
+        self.file.sync_data()?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}

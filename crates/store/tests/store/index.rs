@@ -1,0 +1,199 @@
+//! The index on disk: right, small in number, and never needed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use daybook_model::{Filter, NewEvent, Position, Timestamp};
+use daybook_store::local::{LocalStore, OpenError, Options};
+use daybook_store::{EventStore, Query, ReadError};
+
+use crate::{all, batch, event};
+
+const EVENTS: u64 = 400;
+
+fn options() -> Options {
+    Options {
+        first_segment_bytes: 4 << 10,
+        segment_bytes: 8 << 10,
+        tail_bytes: 0,
+        run_events: 16,
+        clock: {
+            let now = AtomicI64::new(0);
+            Arc::new(move || Timestamp(now.fetch_add(1_000, Ordering::Relaxed)))
+        },
+        ..Options::default()
+    }
+}
+
+fn open(dir: &Path) -> Result<Arc<dyn EventStore>, OpenError> {
+    LocalStore::open(dir, options()).map(|store| Arc::new(store) as Arc<dyn EventStore>)
+}
+
+fn numbered(i: u64) -> NewEvent {
+    NewEvent {
+        correlationid: Some(format!("c{}", i / 2)),
+        ..event(&format!("e{i}"), &format!("k/{}", i % 7), None)
+    }
+}
+
+async fn fill(dir: &Path) {
+    let store = open(dir).unwrap();
+    for i in 0..EVENTS {
+        store.append(batch(vec![numbered(i)])).await.unwrap();
+    }
+    wait_for_runs(dir, |runs| runs.len() <= 8).await;
+    store.close().await;
+}
+
+fn runs(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(dir.join("index"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".run"))
+        .collect();
+    names.sort();
+    names
+}
+
+async fn wait_for_runs(dir: &Path, enough: impl Fn(&[String]) -> bool) {
+    for _ in 0..2_000 {
+        let runs = runs(dir);
+        let covered = runs.last().is_some_and(|last| last[21..41].parse::<u64>().unwrap() + 16 > EVENTS);
+        if covered && enough(&runs) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the runs never settled: {:?}", runs(dir));
+}
+
+/// Every question that the index answers.
+async fn ask(store: &Arc<dyn EventStore>) {
+    for i in (0..EVENTS).step_by(13) {
+        let found = store.event_by_id(&format!("e{i}")).await.unwrap().unwrap();
+        assert_eq!(found.position.0, i);
+        assert_eq!(store.position_at(found.recordedtime).await.unwrap().0, i);
+        let earlier = Timestamp(found.recordedtime.0 - 1);
+        assert_eq!(store.position_at(earlier).await.unwrap().0, i);
+        let filter =
+            Filter { correlationid: Some(format!("c{}", i / 2).as_str().into()), ..Filter::default() };
+        let page = store.read(Query { filter, ..all() }).await.unwrap();
+        assert_eq!(page.events.len(), 2);
+    }
+    assert_eq!(store.event_by_id("other").await.unwrap(), None);
+    assert_eq!(store.position_at(Timestamp(i64::MAX)).await.unwrap().0, EVENTS);
+    for key in 0..7u64 {
+        let info = store.subject(&format!("k/{key}")).await.unwrap().unwrap();
+        let count = (EVENTS - key).div_ceil(7);
+        assert_eq!((info.events, info.last.0), (count, key + (count - 1) * 7));
+        let filter = Filter::subject(&format!("k/{key}"));
+        let reverse = Query { filter, reverse: true, max_events: 3, ..all() };
+        let page = store.read(reverse).await.unwrap();
+        let newest: Vec<u64> = page.events.iter().map(|event| event.position.0).collect();
+        assert_eq!(newest, [info.last.0, info.last.0 - 7, info.last.0 - 14]);
+    }
+    assert_eq!(store.subjects("k/", Some("k/2"), 2).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn few_runs_answer_everything_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let before = runs(dir.path());
+    assert!(before.len() <= 8, "{before:?}");
+    let store = open(dir.path()).unwrap();
+    ask(&store).await;
+    // Known keys and ids go on where they were.
+    let next = store.append(batch(vec![event("new", "k/3", Some(57))])).await.unwrap();
+    assert_eq!(next[0].position, Position(EVENTS));
+    let again = store.append(batch(vec![numbered(40)])).await.unwrap();
+    assert_eq!((again[0].position.0, again[0].duplicate), (40, true));
+}
+
+#[tokio::test]
+async fn opening_does_not_read_what_is_sealed_and_indexed() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let segment = dir.path().join("0000000001.segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let in_data = bytes.windows(5).position(|some| some == b"{\"id\"").unwrap();
+    bytes[in_data + 7] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let store = open(dir.path()).unwrap();
+    // Whoever reads it is told; everybody else is served.
+    assert!(
+        matches!(store.read(all()).await, Err(ReadError::Damaged(reason)) if reason.contains("0000000001.segment"))
+    );
+    assert!(store.event_by_id("e399").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_missing_index_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    let store = open(dir.path()).unwrap();
+    ask(&store).await;
+    assert!(!runs(dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_damaged_index_gives_no_wrong_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let names = runs(dir.path());
+    let mut refused = 0;
+    for name in &names {
+        let path = dir.path().join("index").join(name);
+        let good = std::fs::read(&path).unwrap();
+        for at in (0..good.len()).step_by(good.len() / 12 + 1) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            std::fs::write(&path, bad).unwrap();
+            let copy = tempfile::tempdir().unwrap();
+            copy_dir(dir.path(), copy.path());
+            let store = open(copy.path()).unwrap();
+            for i in (0..EVENTS).step_by(9) {
+                match store.event_by_id(&format!("e{i}")).await {
+                    Ok(found) => assert_eq!(found.unwrap().position.0, i),
+                    Err(ReadError::Unavailable(reason)) => {
+                        assert!(reason.contains("index"), "{reason}");
+                        refused += 1;
+                    }
+                    Err(other) => panic!("damage to the index is told as {other:?}"),
+                }
+            }
+        }
+        std::fs::write(&path, good).unwrap();
+    }
+    assert!(refused > 0, "no block was ever damaged");
+}
+
+#[tokio::test]
+async fn a_segment_that_was_indexed_and_is_gone_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let names = || {
+        let all =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        all.filter(|name| name.ends_with(".segment")).max().unwrap()
+    };
+    std::fs::remove_file(dir.path().join(names())).unwrap();
+    std::fs::remove_file(dir.path().join(names())).unwrap();
+    let refused = open(dir.path()).err().unwrap();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
