@@ -4,6 +4,7 @@ mod append;
 mod contention;
 mod lean;
 mod server;
+mod store;
 
 use crate::exit::Failure;
 
@@ -12,11 +13,13 @@ use crate::exit::Failure;
 pub enum Command {
     Append(append::Args),
     Contention(contention::Args),
+    Store(store::Args),
 }
 
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Append(args) => append::run(args).await,
         Command::Contention(args) => contention::run(args).await,
+        Command::Store(args) => store::run(args).await,
     }
 }

@@ -124,6 +124,32 @@ pub(super) fn keys(block: &[u8]) -> Option<Vec<KeyEntry>> {
     Some(all)
 }
 
+/// Next sequence and last position of one key, without taking the others apart.
+/// `Err` if the block is unreadable.
+pub(super) fn find_key(block: &[u8], key: &str) -> Result<Option<(u64, u32)>, ()> {
+    let mut input = Input(block);
+    // How many bytes the entry before shares with `key`: entries ascend, so one
+    // that shares more with its predecessor than that cannot be it.
+    let mut common = 0;
+    while !input.is_empty() {
+        let shared = input.varint().ok_or(())? as usize;
+        let rest = input.varint().ok_or(())? as usize;
+        let suffix = input.take(rest).ok_or(())?;
+        let next = input.varint().ok_or(())?;
+        let last = input.varint().and_then(|last| u32::try_from(last).ok()).ok_or(())?;
+        if shared > common {
+            continue;
+        }
+        let wanted = key.as_bytes().get(shared..).unwrap_or_default();
+        let same = suffix.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+        if same == suffix.len() && same == wanted.len() {
+            return Ok(Some((next, last)));
+        }
+        common = shared + same;
+    }
+    Ok(None)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +176,11 @@ mod tests {
         }
         assert_eq!(keys(&block).unwrap(), entries);
         assert_eq!(keys(&block[..block.len() - 1]), None);
+        for entry in &entries {
+            assert_eq!(find_key(&block, &entry.text), Ok(Some((entry.next, entry.last))));
+        }
+        for other in ["", "a", "account/", "account/100", "account/2", "aü/", "z"] {
+            assert_eq!(find_key(&block, other), Ok(None), "{other}");
+        }
     }
 }

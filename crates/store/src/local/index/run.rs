@@ -218,10 +218,14 @@ impl Run {
     }
 
     pub(super) fn key_block(&self, i: usize) -> io::Result<Vec<KeyEntry>> {
+        let block = self.raw_key_block(i)?;
+        codec::keys(&block).ok_or_else(|| damaged("a block of keys is unreadable"))
+    }
+
+    fn raw_key_block(&self, i: usize) -> io::Result<Vec<u8>> {
         let at = self.key_fences[i].at;
         let end = self.key_fences.get(i + 1).map_or(self.keys_end, |fence| fence.at);
-        let block = self.block(at, (end - at) as usize)?;
-        codec::keys(&block).ok_or_else(|| damaged("a block of keys is unreadable"))
+        self.block(at, (end - at) as usize)
     }
 
     /// The block that holds `key` if any does.
@@ -233,8 +237,9 @@ impl Run {
         if self.key_fences.is_empty() || !self.may_contain(hash) {
             return Ok(None);
         }
-        let entries = self.key_block(self.key_block_of(key))?;
-        Ok(entries.iter().find(|entry| entry.text == key).map(|entry| self.head_of(entry)))
+        let block = self.raw_key_block(self.key_block_of(key))?;
+        let found = codec::find_key(&block, key).map_err(|()| damaged("a block of keys is unreadable"))?;
+        Ok(found.map(|(next, last)| KeyHead { next, last: Position(self.base + u64::from(last)) }))
     }
 
     pub(super) fn head_of(&self, entry: &KeyEntry) -> KeyHead {
@@ -245,7 +250,8 @@ impl Run {
         if !(4..=BLOCK_BYTES_MAX).contains(&len) {
             return Err(damaged("a block has no sensible length"));
         }
-        let mut bytes = read(&*self.file, at, len)?;
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, at).map_err(too_early)?;
         check(&bytes)?;
         bytes.truncate(len - 4);
         Ok(bytes)
@@ -315,8 +321,16 @@ fn read(file: &dyn DiskFile, at: u64, len: usize) -> io::Result<Vec<u8>> {
         return Err(damaged("it ends too early"));
     }
     let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, at)?;
+    file.read_exact_at(&mut bytes, at).map_err(too_early)?;
     Ok(bytes)
+}
+
+/// A file that is shorter than it says was cut: that is damage too.
+fn too_early(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => damaged("it ends too early"),
+        _ => error,
+    }
 }
 
 /// The last four bytes are the checksum of the others.
