@@ -16,13 +16,15 @@ pub(crate) struct Cursor {
     unsettled: BTreeSet<Position>,
     /// One beyond the highest settled position: above it nothing needs to be told.
     settled_top: Position,
+    /// What was settled since it was last asked for, if anybody wants to know.
+    watched: Option<Vec<Position>>,
 }
 
 impl Cursor {
     pub fn new(top: Position, unsettled: impl IntoIterator<Item = Position>) -> Self {
         let unsettled: BTreeSet<_> = unsettled.into_iter().filter(|p| *p < top).collect();
         let read = unsettled.first().copied().unwrap_or(top);
-        Self { read, top, unsettled, settled_top: top }
+        Self { read, top, unsettled, settled_top: top, watched: None }
     }
 
     pub fn low(&self) -> Position {
@@ -55,6 +57,22 @@ impl Cursor {
     pub fn settle(&mut self, position: Position) {
         self.unsettled.remove(&position);
         self.settled_top = self.settled_top.max(position.next());
+        if let Some(watched) = &mut self.watched {
+            watched.push(position);
+        }
+    }
+
+    /// From now on every settling is told, in its order; or no more.
+    pub fn watch(&mut self, on: bool) {
+        self.watched = on.then(|| self.watched.take().unwrap_or_default());
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    pub fn take_settled(&mut self) -> Vec<Position> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// A detached key's record answers for it from now on.

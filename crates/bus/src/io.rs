@@ -3,7 +3,7 @@
 use std::ops::Add;
 use std::sync::Arc;
 
-use daybook_model::wire::NackAction;
+use daybook_model::wire::{NackAction, Poison};
 use daybook_model::{Event, Position};
 
 use crate::{Checkpoint, LaneKey};
@@ -139,6 +139,15 @@ pub enum Effect {
     Save {
         number: u64,
         checkpoint: Box<Checkpoint>,
+    },
+    /// The event is given up, by policy or by its session; to be put on record.
+    GaveUp {
+        key: LaneKey,
+        event: Arc<Event>,
+        /// What becomes of it: parked with its key, skipped, or the group stops.
+        how: Poison,
+        attempts: u32,
+        reason: Arc<str>,
     },
     /// All before is durable; these tokens of the ack settled nothing.
     Reply {

@@ -39,5 +39,5 @@ pub use group::{Amendable, Group};
 pub use io::{BarrierId, Effect, Input, MemberId, Millis, ReplyId, Token};
 pub use key::LaneKey;
 pub use options::Options;
-pub use report::{GroupReport, MemberReport, ParkedReport, Settled};
+pub use report::{GroupReport, KeyReport, KeyState, MemberReport, ParkedReport, Settled};
 pub use settings::Settings;

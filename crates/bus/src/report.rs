@@ -49,6 +49,52 @@ pub struct ParkedReport {
     pub stopped: bool,
 }
 
+/// Why a key is where it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeyReport {
+    pub subject: String,
+    pub slot: u16,
+    /// The instance that the key sticks to.
+    pub owner: Option<String>,
+    /// Whether that instance is connected; if not, the key waits for it.
+    pub owner_connected: bool,
+    #[serde(flatten)]
+    pub state: KeyState,
+    /// Events of the key in memory.
+    pub waiting: usize,
+    /// Earliest event not settled, as far as it was read.
+    pub next: Option<Position>,
+    /// Failed attempts at that event.
+    pub failed_attempts: u32,
+    /// Its event was in flight when a session crashed: such are sent one at a time.
+    pub suspect: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum KeyState {
+    /// Nothing of it waits, as far as the group has read.
+    Absent,
+    /// Waits for its turn: for a session with credit.
+    Ready,
+    /// A session has it.
+    InFlight { instance: Option<String>, for_ms: u64, due_in_ms: u64, asked: bool },
+    /// Waits after a failure.
+    Backoff { next_in_ms: u64 },
+    /// Waits until the old claim is fenced and what was published under it is durable.
+    Fencing,
+    /// Waits until its attempt is on disk.
+    Saving,
+    /// Its session is gone and may come back.
+    Reserved,
+    /// It failed for good and waits for an operator.
+    Parked { attempts: u32, reason: String },
+    /// The whole group waits here for an operator.
+    Stopped,
+    /// Its events wait in the log, not in memory, and are read by key.
+    Behind,
+}
+
 /// What a group had settled at one moment.
 #[derive(Clone, Debug)]
 pub struct Settled {
@@ -59,6 +105,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// From here on nothing was settled.
+    pub fn top(&self) -> Position {
+        self.top
+    }
+
     /// Takes the event, not its position: what waits in a parked key can only be
     /// told by its key, and an event the group never wanted was never settled.
     pub fn contains(&self, event: &Event) -> bool {

@@ -36,6 +36,8 @@ enum Command {
     Trace(commands::trace::Args),
     Schema(commands::schema::Args),
     #[command(subcommand)]
+    Group(commands::group::Command),
+    #[command(subcommand)]
     Bench(commands::bench::Command),
 }
 
@@ -58,6 +60,7 @@ fn main() -> std::process::ExitCode {
             Command::Tail(args) => commands::tail::run(args).await,
             Command::Trace(args) => commands::trace::run(args).await,
             Command::Schema(args) => commands::schema::run(&args),
+            Command::Group(command) => commands::group::run(command).await,
             Command::Bench(command) => commands::bench::run(command).await,
         }
     });

@@ -54,6 +54,8 @@ pub struct Group {
     saves: Saves,
     reading: Reading,
     draining: bool,
+    /// Effects of this step that go on record.
+    records: Vec<Effect>,
     next_serial: u64,
     next_barrier: u64,
     next_ticket: u64,
@@ -98,6 +100,7 @@ impl Group {
             saves: Saves::default(),
             reading: Reading::default(),
             draining: false,
+            records: Vec::new(),
             next_serial: 1,
             next_barrier: 1,
             next_ticket: 1,
@@ -137,6 +140,7 @@ impl Group {
         self.send(now, out);
         self.read(now, out);
         self.save(now, out);
+        out.append(&mut self.records);
         // Looking at everything costs as much as everything: enough for tests,
         // too much for a debug build under load.
         if cfg!(debug_assertions) && self.lanes.len() < 64 {
@@ -199,7 +203,9 @@ impl Group {
         self.options = options;
         self.saves.change(now);
         let checkpoint = self.checkpoint();
+        let watched = self.cursor.is_watched();
         self.cursor = Cursor::new(checkpoint.top, checkpoint.unsettled);
+        self.cursor.watch(watched);
         self.lanes = Lanes::default();
         self.slots = Slots::default();
         self.members.forget_reserved();
@@ -207,6 +213,37 @@ impl Group {
         self.suspects.clear();
         self.detached = DetachedKeys::restore(checkpoint.detached);
         self.timers = Timers::default();
+    }
+
+    /// Begins anew at `to`: everything before counts as settled, everything from
+    /// there on comes (again). Fails with the reason why not now.
+    pub fn reset(&mut self, now: Millis, to: Position) -> Result<(), &'static str> {
+        if self.members.present() > 0 {
+            return Err("it has members; stop them first");
+        }
+        if !self.barriers.is_empty() || self.reading.is_busy() {
+            return Err("it is still settling what its last members left; try again");
+        }
+        let options = self.options.clone();
+        let begin = Self::new(Checkpoint::new(options, to), self.settings.clone(), self.head);
+        // What was promised to be saved is promised still, and numbers go on.
+        let old = std::mem::replace(self, begin);
+        self.cursor.watch(old.cursor.is_watched());
+        self.saves = old.saves;
+        self.next_serial = old.next_serial;
+        self.next_barrier = old.next_barrier;
+        self.saves.change(now);
+        Ok(())
+    }
+
+    /// From now on every settling is told by [`Self::take_settled`], or no more.
+    pub fn watch_settled(&mut self, on: bool) {
+        self.cursor.watch(on);
+    }
+
+    /// Positions settled since the last call, in the order of settling.
+    pub fn take_settled(&mut self) -> Vec<Position> {
+        self.cursor.take_settled()
     }
 
     fn tick(&mut self, now: Millis, out: &mut Vec<Effect>) {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use daybook_model::wire::Poison;
+
 use super::Group;
 use crate::LaneKey;
 use crate::Millis;
@@ -17,6 +19,7 @@ impl Group {
         if *key == LaneKey::All {
             return self.stop(now, key, attempts, reason);
         }
+        self.gave_up(key, Poison::Park, attempts, reason.clone());
         let Some(lane) = self.lanes.get(key) else { return };
         let next = lane.head().position;
         for event in &lane.queue {
@@ -30,6 +33,7 @@ impl Group {
 
     /// The whole group waits for an operator; what is in flight may still settle.
     pub(super) fn stop(&mut self, now: Millis, key: &LaneKey, attempts: u32, reason: Arc<str>) {
+        self.gave_up(key, Poison::Stop, attempts, reason.clone());
         let Some(lane) = self.lanes.get_mut(key) else { return };
         lane.state = LaneState::Stopped;
         self.saves.change(now);

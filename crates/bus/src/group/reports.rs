@@ -1,7 +1,8 @@
 //! Looking at a group without changing it.
 
-use crate::report::{GroupReport, MemberReport, ParkedReport, Settled};
-use crate::{Group, LaneKey};
+use crate::lane::LaneState;
+use crate::report::{GroupReport, KeyReport, KeyState, MemberReport, ParkedReport, Settled};
+use crate::{Group, LaneKey, Millis};
 use daybook_model::Position;
 
 impl Group {
@@ -30,6 +31,70 @@ impl Group {
             parked,
             behind: self.detached.len() - parked,
             stopped: self.stopped.is_some(),
+        }
+    }
+
+    /// Why the key of this name is where it is.
+    pub fn explain(&self, now: Millis, name: &str) -> KeyReport {
+        let key = self.key_named(name);
+        let lane = self.lanes.get(&key);
+        let record = self.detached.get(&key);
+        let slot = key.slot();
+        let owner = self.slots.owner(slot).and_then(|owner| self.members.seat(owner));
+        let next = lane.map(|lane| lane.head().position).or(record.map(|record| record.next));
+        let attempts = next.and_then(|next| self.failed.get(&next)).copied().unwrap_or_default();
+        let parked = record.and_then(|record| record.parked.as_ref());
+        let state = match (lane, parked, record) {
+            (_, Some(parked), _) => {
+                KeyState::Parked { attempts: parked.attempts, reason: parked.reason.to_string() }
+            }
+            (Some(lane), ..) => self.lane_state(now, lane),
+            (None, None, Some(_)) => KeyState::Behind,
+            (None, None, None) => KeyState::Absent,
+        };
+        KeyReport {
+            subject: key.name(),
+            slot: slot.0,
+            owner: owner.map(|seat| seat.instance.clone()),
+            owner_connected: owner.is_some_and(|seat| seat.member().is_some()),
+            state,
+            waiting: lane.map_or(0, |lane| lane.queue.len()),
+            next,
+            failed_attempts: attempts.failed,
+            suspect: attempts.suspect,
+        }
+    }
+
+    fn lane_state(&self, now: Millis, lane: &crate::lane::Lane) -> KeyState {
+        match &lane.state {
+            LaneState::Queued => KeyState::Ready,
+            LaneState::InFlight(delivery) => {
+                let seat = self.members.seat_of(delivery.token.member);
+                KeyState::InFlight {
+                    instance: seat.and_then(|id| self.members.seat(id)).map(|seat| seat.instance.clone()),
+                    for_ms: now.0.saturating_sub(delivery.sent.0),
+                    due_in_ms: delivery.due.0.saturating_sub(now.0),
+                    asked: delivery.asked,
+                }
+            }
+            LaneState::Held { until } if *until > now => KeyState::Backoff { next_in_ms: until.0 - now.0 },
+            LaneState::Held { .. } if lane.fence.is_some() => KeyState::Fencing,
+            LaneState::Held { .. } => KeyState::Saving,
+            LaneState::Reserved => KeyState::Reserved,
+            LaneState::Stopped => KeyState::Stopped,
+        }
+    }
+
+    /// A key goes before an event without key whose position reads the same.
+    pub fn key_named(&self, name: &str) -> LaneKey {
+        if self.options.mode == daybook_model::wire::Mode::Exclusive {
+            return LaneKey::All;
+        }
+        let text = LaneKey::Text(name.into());
+        let known = |key: &LaneKey| self.lanes.get(key).is_some() || self.detached.get(key).is_some();
+        match name.parse() {
+            Ok(position) if !known(&text) && known(&LaneKey::Event(position)) => LaneKey::Event(position),
+            _ => text,
         }
     }
 

@@ -56,12 +56,14 @@ impl Group {
         let given = |default: &str| reason.as_deref().unwrap_or(default).into();
         match action {
             // Like an ack: the session itself lets go of the event for good.
-            NackAction::Skip => self.settle_head(now, &key),
+            NackAction::Skip => {
+                let attempts = self.attempts_of(&key).saturating_add(1);
+                self.gave_up(&key, Poison::Skip, attempts, given("skipped by the session"));
+                self.settle_head(now, &key);
+            }
             NackAction::Park => {
                 self.fence(vec![token], std::slice::from_ref(&key), out);
-                let position = self.lanes.get(&key).map(|lane| lane.head().position);
-                let attempts =
-                    position.map_or(1, |p| self.failed.entry(p).or_default().failed.saturating_add(1));
+                let attempts = self.attempts_of(&key).saturating_add(1);
                 self.park(now, &key, attempts, given("parked by the session"));
             }
             NackAction::Retry => {
@@ -183,8 +185,24 @@ impl Group {
     pub(super) fn poisoned(&mut self, now: Millis, key: &LaneKey, attempts: u32, reason: Arc<str>) {
         match self.options.poison {
             Poison::Park => self.park(now, key, attempts, reason),
-            Poison::Skip => self.settle_head(now, key),
+            Poison::Skip => {
+                self.gave_up(key, Poison::Skip, attempts, reason);
+                self.settle_head(now, key);
+            }
             Poison::Stop => self.stop(now, key, attempts, reason),
+        }
+    }
+
+    fn attempts_of(&self, key: &LaneKey) -> u32 {
+        let head = self.lanes.get(key).map(|lane| lane.head().position);
+        head.and_then(|position| self.failed.get(&position)).map_or(0, |attempts| attempts.failed)
+    }
+
+    /// Puts on record what becomes of the head of a lane that is given up.
+    pub(super) fn gave_up(&mut self, key: &LaneKey, how: Poison, attempts: u32, reason: Arc<str>) {
+        if let Some(lane) = self.lanes.get(key) {
+            let event = lane.head().clone();
+            self.records.push(Effect::GaveUp { key: key.clone(), event, how, attempts, reason });
         }
     }
 }

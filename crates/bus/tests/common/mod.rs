@@ -140,6 +140,7 @@ impl World {
                         self.inbox.push(Got { token, attempt, event })
                     }
                     Effect::Overdue(token) => self.overdue.push(token),
+                    Effect::GaveUp { .. } => {}
                     Effect::Revoke { member, reason } => self.revoked.push((member.0, reason)),
                     Effect::Reply { reply, stale } => drop(self.replies.insert(reply.0, stale)),
                     Effect::Fence { id, tokens } => {

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod demo;
+pub mod group;
+mod http;
 pub mod publish;
 pub mod read;
 pub mod run;

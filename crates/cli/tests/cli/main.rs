@@ -2,6 +2,7 @@
 //! Every test starts the real `daybook` on a free port and a directory of its own.
 
 mod commands;
+mod groups;
 mod refusals;
 mod signals;
 

@@ -16,6 +16,7 @@
 mod claims;
 mod info;
 mod membership;
+mod record;
 mod saved;
 mod storing;
 mod task;
@@ -42,7 +43,7 @@ use claims::Claims;
 use task::{Command, Order, Task};
 use tokens::Issuer;
 
-pub(crate) use daybook_bus::{ParkedReport, Settled};
+pub(crate) use daybook_bus::{KeyReport, ParkedReport, Settled};
 pub(crate) use info::GroupInfo;
 pub(crate) use membership::{Membership, Push};
 
@@ -210,6 +211,39 @@ impl Groups {
         self.ask(group, Command::Settled).await
     }
 
+    /// What the group has settled by now, and what it settles from then on, in
+    /// that order. The channel ends when the follower does not keep up.
+    pub async fn watch(&self, group: &str) -> Option<(Settled, mpsc::Receiver<Position>)> {
+        self.ask(group, Command::Watch).await
+    }
+
+    /// Why a key is where it is; `None`: there is no such group.
+    pub async fn explain(&self, group: &str, subject: &str) -> Option<KeyReport> {
+        let subject = subject.to_owned();
+        self.ask(group, |reply| Command::Explain { subject, reply }).await
+    }
+
+    /// Begins the group anew at `to`, if it has no members.
+    pub async fn reset(&self, group: &str, to: Position) -> Result<(), Problem> {
+        match self.ask(group, |done| Command::Reset { to, done }).await {
+            Some(outcome) => outcome,
+            None => Err(Problem::new(Code::NotFound, format!("there is no group `{group}`"))),
+        }
+    }
+
+    /// How many events of [`from`, `until`) match, reading them.
+    pub async fn count(&self, filter: &Filter, from: Position, until: Position) -> Result<u64, Problem> {
+        let (mut from, mut count) = (from, 0);
+        while from < until {
+            let query = storing::query(from, until, filter.clone(), 10_000, 8 << 20);
+            let page = self.0.store.read(query).await.map_err(read_problem)?;
+            count += page.events.len() as u64;
+            let Some(next) = page.next else { break };
+            from = next;
+        }
+        Ok(count)
+    }
+
     /// Sends nothing more and writes the last checkpoints.
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
@@ -299,6 +333,7 @@ impl Groups {
             last_reply: 0,
             under_way: FuturesUnordered::new(),
             waiting: Vec::new(),
+            watchers: Vec::new(),
             closing: None,
         };
         tokio::spawn(task.run(inbox, head));

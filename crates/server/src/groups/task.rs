@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use daybook_bus::{
-    Amendable, Effect, Group, GroupReport, Input, MemberId, Millis, Options, ParkedReport, ReplyId, Settled,
-    Token,
+    Amendable, Effect, Group, GroupReport, Input, KeyReport, MemberId, Millis, Options, ParkedReport,
+    ReplyId, Settled, Token,
 };
 use daybook_model::wire;
 use daybook_model::{Code, Position, Problem};
@@ -28,17 +28,35 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::claims::Claims;
 use super::membership::{Membership, Push, Word};
+use super::record::{self, Record};
 use super::tokens::Issuer;
 use super::{Member, saved, storing};
 
 #[derive(Debug)]
 pub(super) enum Command {
     Join(Box<Join>),
-    Word { member: MemberId, word: Word },
+    Word {
+        member: MemberId,
+        word: Word,
+    },
     Report(oneshot::Sender<GroupReport>),
     Parked(oneshot::Sender<Vec<ParkedReport>>),
     Settled(oneshot::Sender<Settled>),
-    Operate { subject: String, order: Order, done: oneshot::Sender<Result<(), Problem>> },
+    /// What is settled now, and everything that is settled from now on.
+    Watch(oneshot::Sender<(Settled, mpsc::Receiver<Position>)>),
+    Explain {
+        subject: String,
+        reply: oneshot::Sender<KeyReport>,
+    },
+    Reset {
+        to: Position,
+        done: oneshot::Sender<Result<(), Problem>>,
+    },
+    Operate {
+        subject: String,
+        order: Order,
+        done: oneshot::Sender<Result<(), Problem>>,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -59,6 +77,8 @@ pub(super) enum Order {
 
 /// How long closing waits for the last checkpoint.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Settlings that a follower has not taken: beyond that it is told to begin anew.
+const WATCHED_MAX: usize = 1 << 20;
 /// Bytes a session holds if it names no limit of its own.
 const CREDIT_BYTES: u64 = 16 << 20;
 
@@ -78,6 +98,8 @@ pub(super) struct Task {
     pub under_way: FuturesUnordered<BoxFuture<'static, Input>>,
     /// Joins that name other options while answers are on their way.
     pub waiting: Vec<Join>,
+    /// Who follows what is settled.
+    pub watchers: Vec<mpsc::Sender<Position>>,
     pub closing: Option<oneshot::Sender<()>>,
 }
 
@@ -150,6 +172,16 @@ impl Task {
             Command::Report(reply) => drop(reply.send(self.group.report())),
             Command::Parked(reply) => drop(reply.send(self.group.parked())),
             Command::Settled(reply) => drop(reply.send(self.group.settled())),
+            Command::Watch(reply) => {
+                let (watcher, settled) = mpsc::channel(WATCHED_MAX);
+                self.group.watch_settled(true);
+                self.watchers.push(watcher);
+                let _ = reply.send((self.group.settled(), settled));
+            }
+            Command::Explain { subject, reply } => {
+                drop(reply.send(self.group.explain(self.now(), &subject)));
+            }
+            Command::Reset { to, done } => self.reset(to, done),
             Command::Operate { subject, order, done } => self.operate(&subject, order, done),
             Command::Close(done) => {
                 self.closing = Some(done);
@@ -268,10 +300,31 @@ impl Task {
             let detail = format!("nothing of `{subject}` is parked in group `{}`", self.name);
             return drop(done.send(Err(Problem::new(Code::NotFound, detail).subject(subject))));
         };
+        if let Some(position) = self.group.explain(self.now(), subject).next {
+            let record = Record {
+                group: &self.name,
+                key: key.name(),
+                position,
+                attempts: None,
+                reason: None,
+                by: "operator",
+            };
+            let kind = record::kind_of_order(order);
+            self.under_way.push(record::write(self.store.clone(), kind, &record, None));
+        }
         self.step(match order {
             Order::Retry => Input::Retry(key),
             Order::Skip => Input::Skip(key),
         });
+        let reply = self.await_durable(Reply::Order(done));
+        self.step(Input::Sync(reply));
+    }
+
+    fn reset(&mut self, to: Position, done: oneshot::Sender<Result<(), Problem>>) {
+        if let Err(reason) = self.group.reset(self.now(), to) {
+            let detail = format!("group `{}` cannot be reset: {reason}", self.name);
+            return drop(done.send(Err(Problem::new(Code::Unavailable, detail))));
+        }
         let reply = self.await_durable(Reply::Order(done));
         self.step(Input::Sync(reply));
     }
@@ -303,6 +356,13 @@ impl Task {
                 } else if let Err(lost) = self.perform(effect) {
                     inputs.push(Input::Lost(lost));
                 }
+            }
+            for position in self.group.take_settled() {
+                // A follower that does not keep up finds its stream ended.
+                self.watchers.retain(|watcher| watcher.try_send(position).is_ok());
+            }
+            if self.watchers.is_empty() {
+                self.group.watch_settled(false);
             }
             for (member, deliveries) in deliveries {
                 if !self.push(member, Push::Deliver(deliveries)) {
@@ -339,6 +399,18 @@ impl Task {
             Effect::Save { number, checkpoint } => {
                 let bytes = saved::encode(&checkpoint);
                 self.under_way.push(storing::save(&*self.store, self.name.clone(), number, bytes));
+            }
+            Effect::GaveUp { key, event, how, attempts, reason } => {
+                let record = Record {
+                    group: &self.name,
+                    key: key.name(),
+                    position: event.position,
+                    attempts: Some(attempts),
+                    reason: Some(&reason),
+                    by: "group",
+                };
+                let kind = record::kind_of(how);
+                self.under_way.push(record::write(self.store.clone(), kind, &record, Some(&event)));
             }
             Effect::Reply { reply, stale } => match self.replies.remove(&reply) {
                 Some(Reply::Ack { reply, mut unknown }) => {

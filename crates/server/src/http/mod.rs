@@ -30,6 +30,8 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/v1/groups/{group}/parked", get(groups::parked))
         .route("/v1/groups/{group}/parked/{subject}/retry", post(groups::retry))
         .route("/v1/groups/{group}/parked/{subject}/skip", post(groups::skip))
+        .route("/v1/groups/{group}/keys/{subject}", get(groups::explain))
+        .route("/v1/groups/{group}/reset", post(groups::reset))
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))
         .route("/metrics", get(operations::metrics))

@@ -11,6 +11,7 @@ use daybook_model::{Code, Problem};
 use daybook_store::Health;
 
 use crate::error::Refused;
+use crate::groups::GroupInfo;
 use crate::state::Shared;
 
 pub(super) async fn healthz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refused> {
@@ -31,6 +32,28 @@ pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static
         Health::Ok => Ok("ready\n"),
         Health::Degraded(reason) | Health::Poisoned(reason) => {
             Err(Problem::new(Code::Unavailable, reason.as_str()).into())
+        }
+    }
+}
+
+/// One line a group and figure; groups are few, so their names may be labels.
+async fn groups(shared: &Shared, text: &mut String) {
+    let groups = shared.groups.list().await;
+    let figures: [(&str, &str, fn(&GroupInfo) -> u64); 6] = [
+        ("lag_events", "Positions behind the head of the log.", |g| g.lag_events.0),
+        ("lag_seconds", "Age of the earliest unsettled event.", |g| g.lag_seconds),
+        ("members", "Connected sessions.", |g| {
+            g.report.members.iter().filter(|m| m.connected).count() as u64
+        }),
+        ("in_flight_deliveries", "Events in the hands of sessions.", |g| g.report.in_flight as u64),
+        ("waiting_events", "Events read and waiting.", |g| g.report.waiting as u64),
+        ("parked_keys", "Keys that wait for an operator.", |g| g.report.parked as u64),
+    ];
+    for (name, help, figure) in figures {
+        let _ = write!(text, "# HELP daybook_group_{name} {help}\n# TYPE daybook_group_{name} gauge\n");
+        for group in &groups {
+            let label = group.name.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = writeln!(text, "daybook_group_{name}{{group=\"{label}\"}} {}", figure(group));
         }
     }
 }
@@ -90,6 +113,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         "Publishes refused before the log.",
         refused.to_string(),
     );
+    groups(&shared, &mut text).await;
     let version = env!("CARGO_PKG_VERSION");
     let _ = write!(
         text,

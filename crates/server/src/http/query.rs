@@ -47,7 +47,7 @@ pub(super) fn limit(value: &str) -> Result<u64, Invalid> {
     }
 }
 
-fn flag(name: &str, value: &str) -> Result<bool, Invalid> {
+pub(super) fn flag(name: &str, value: &str) -> Result<bool, Invalid> {
     match value {
         "" | "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),

@@ -48,15 +48,40 @@ pub fn openapi() -> Value {
     get(&mut paths, "/v1/groups/{group}", "One group", &["group"], &[], "application/json", group);
     get(&mut paths, "/v1/groups/{group}/parked", "Parked keys", &["group"], &[], "application/json", groups);
     for action in ["retry", "skip"] {
-        let parameters = [path("group"), path("subject")];
+        let parameters = [path("group"), path("subject"), query("dry_run")];
         paths.insert(
             format!("/v1/groups/{{group}}/parked/{{subject}}/{action}"),
             json!({
                 "post": { "summary": format!("{action} a parked key"), "parameters": parameters,
-                          "responses": { "204": { "description": "done" }, "default": problem() } }
+                          "responses": { "200": { "description": "dry run: how many events would go on" },
+                                         "204": { "description": "done" }, "default": problem() } }
             }),
         );
     }
+    let key = ["group", "subject"];
+    let object = json!({ "type": "object" });
+    get(
+        &mut paths,
+        "/v1/groups/{group}/keys/{subject}",
+        "Why a key is where it is",
+        &key,
+        &[],
+        "application/json",
+        object.clone(),
+    );
+    paths.insert(
+        "/v1/groups/{group}/reset".into(),
+        json!({
+            "post": {
+                "summary": "Begin a group without members anew",
+                "parameters": [path("group")],
+                "requestBody": { "required": true, "content": { "application/json": { "schema": {
+                    "type": "object", "required": ["to"], "properties": {
+                        "to": reference("Start"), "dry_run": { "type": "boolean" } } } } } },
+                "responses": answers("200", "application/json", object)
+            }
+        }),
+    );
     for (path, summary) in [
         ("/healthz", "Whether the process is well"),
         ("/readyz", "Whether it takes work"),

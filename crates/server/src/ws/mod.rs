@@ -9,6 +9,7 @@ mod inflight;
 mod members;
 mod outbox;
 mod session;
+mod settled;
 mod subscription;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use futures_util::stream;
 use tokio::sync::{Notify, watch};
 
 use super::outbox::Pushes;
+use super::settled;
 use crate::error::read_problem;
 use crate::state::Shared;
 
@@ -23,8 +24,8 @@ const DEFAULT_LIMIT: u64 = 1_000;
 const PAGE_BYTES: usize = 4 << 20;
 /// Events of one `events` message: small enough that two subscriptions of one
 /// connection take turns.
-const PUSH_EVENTS: usize = 256;
-const PUSH_BYTES: usize = 256 << 10;
+pub(super) const PUSH_EVENTS: usize = 256;
+pub(super) const PUSH_BYTES: usize = 256 << 10;
 
 #[derive(Default)]
 pub(super) struct Subscriptions {
@@ -34,10 +35,10 @@ pub(super) struct Subscriptions {
 
 /// What the client steers of a subscription while it runs.
 #[derive(Default)]
-struct Flow {
-    credit: AtomicU64,
-    changed: Notify,
-    ended: AtomicBool,
+pub(super) struct Flow {
+    pub credit: AtomicU64,
+    pub changed: Notify,
+    pub ended: AtomicBool,
 }
 
 impl Subscriptions {
@@ -49,13 +50,13 @@ impl Subscriptions {
 
     pub fn open(&mut self, shared: &Arc<Shared>, m: wire::Subscribe) -> Result<Pushes, Problem> {
         let filter = checked(m.filter)?;
-        if filter.settled_by.is_some() {
-            let detail = "`settled_by` is answered by `read` for now, not by `subscribe`";
-            return Err(Problem::new(Code::Invalid, detail).member("filter.settled_by"));
-        }
         let subscription = self.next_id();
         let flow = Arc::new(Flow { credit: AtomicU64::new(m.credit.0), ..Flow::default() });
         self.open.insert(subscription, flow.clone());
+        if let Some(group) = filter.settled_by.clone() {
+            let ids = (m.id, subscription);
+            return Ok(settled::follow(shared.clone(), flow, filter, group, ids, m.from));
+        }
         let follower = Follower {
             shared: shared.clone(),
             head: shared.store.head(),
@@ -218,7 +219,7 @@ async fn edge_position(shared: &Shared, edge: Edge) -> Result<Position, Problem>
     }
 }
 
-async fn start_position(shared: &Shared, start: Start) -> Result<Position, Problem> {
+pub(super) async fn start_position(shared: &Shared, start: Start) -> Result<Position, Problem> {
     match start {
         Start::Named(Named::Start) => Ok(Position::ZERO),
         Start::Named(Named::End) => Ok(*shared.store.head().borrow()),

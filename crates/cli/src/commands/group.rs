@@ -1,0 +1,279 @@
+//! `daybook group`: looking at service groups, and letting go what waits for a person.
+
+use std::io::Write;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use super::http::{Http, segment};
+use super::{Bus, edge};
+use crate::exit::Failure;
+use crate::output::Format;
+
+/// Service groups: who is in them, how far they are, what is parked.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// All groups.
+    Ls(All),
+    /// One group: its options, place and lag.
+    Show(One),
+    /// The sessions of a group.
+    Members(One),
+    /// Why a key is where it is.
+    Explain(Key),
+    /// Keys that failed for good and wait for a person.
+    #[command(subcommand)]
+    Parked(Parked),
+    /// Begin a group anew from another place; it must have no members.
+    Reset(Reset),
+}
+
+#[derive(clap::Subcommand)]
+pub enum Parked {
+    /// Which keys are parked, where and why.
+    Ls(One),
+    /// Let a key go on with the event it failed at.
+    Retry(Order),
+    /// Let a key go on without the event it failed at.
+    Skip(Order),
+}
+
+#[derive(clap::Args)]
+pub struct All {
+    #[command(flatten)]
+    bus: Bus,
+    #[arg(long, value_enum)]
+    output: Option<Format>,
+}
+
+#[derive(clap::Args)]
+pub struct One {
+    group: String,
+    #[command(flatten)]
+    bus: Bus,
+    #[arg(long, value_enum)]
+    output: Option<Format>,
+}
+
+#[derive(clap::Args)]
+pub struct Key {
+    group: String,
+    key: String,
+    #[command(flatten)]
+    bus: Bus,
+    #[arg(long, value_enum)]
+    output: Option<Format>,
+}
+
+#[derive(clap::Args)]
+pub struct Order {
+    group: String,
+    key: String,
+    /// Only say how many events would go on.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    bus: Bus,
+}
+
+#[derive(clap::Args)]
+pub struct Reset {
+    group: String,
+    /// `start`, `end`, a position or a time.
+    #[arg(long)]
+    to: String,
+    /// Only say how many events would come again or be left out.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    bus: Bus,
+}
+
+pub async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Ls(All { bus, output }) => {
+            let groups = Http::new(&bus)?.get("/v1/groups").await?;
+            list(&groups, output, &["group", "members", "lag", "age", "in flight", "parked", "state"], |g| {
+                let present = members(g).iter().filter(|m| m["connected"] == true).count();
+                let state = if g["stopped"] == true { "stopped" } else { "" };
+                vec![
+                    text(&g["name"]),
+                    present.to_string(),
+                    text(&g["lag_events"]),
+                    format!("{} s", text(&g["lag_seconds"])),
+                    text(&g["in_flight"]),
+                    text(&g["parked"]),
+                    state.into(),
+                ]
+            })
+        }
+        Command::Show(One { group, bus, output }) => {
+            let found = Http::new(&bus)?.get(&format!("/v1/groups/{}", segment(&group))).await?;
+            show(&found, output)
+        }
+        Command::Members(One { group, bus, output }) => {
+            let found = Http::new(&bus)?.get(&format!("/v1/groups/{}", segment(&group))).await?;
+            let columns = ["instance", "connected", "slots", "in flight", "credit"];
+            list(&found["members"], output, &columns, |m| {
+                ["instance", "connected", "slots", "in_flight", "credit"].map(|name| text(&m[name])).to_vec()
+            })
+        }
+        Command::Explain(Key { group, key, bus, output }) => {
+            let path = format!("/v1/groups/{}/keys/{}", segment(&group), segment(&key));
+            let found = Http::new(&bus)?.get(&path).await?;
+            match Format::or_default(output) {
+                Format::Table => Ok(writeln!(std::io::stdout().lock(), "{}", sentence(&found))?),
+                _ => line(&found),
+            }
+        }
+        Command::Parked(Parked::Ls(One { group, bus, output })) => {
+            let found = Http::new(&bus)?.get(&format!("/v1/groups/{}/parked", segment(&group))).await?;
+            list(&found, output, &["key", "position", "attempts", "reason"], |p| {
+                ["subject", "position", "attempts", "reason"].map(|name| text(&p[name])).to_vec()
+            })
+        }
+        Command::Parked(Parked::Retry(order)) => act(order, "retry").await,
+        Command::Parked(Parked::Skip(order)) => act(order, "skip").await,
+        Command::Reset(reset) => begin_anew(reset).await,
+    }
+}
+
+/// Says the number first, then does it.
+async fn act(Order { group, key, dry_run, bus }: Order, what: &str) -> Result<(), Failure> {
+    let http = Http::new(&bus)?;
+    let path = format!("/v1/groups/{}/parked/{}/{what}", segment(&group), segment(&key));
+    let waiting = http.post(&format!("{path}?dry_run=true"), None).await?;
+    let (events, position) = (text(&waiting["events"]), text(&waiting["position"]));
+    eprintln!("{events} events of {key} wait in {group} from position {position} on");
+    if !dry_run {
+        http.post(&path, None).await?;
+        let done = if what == "skip" { "goes on after" } else { "goes on with" };
+        eprintln!("{key} {done} position {position}");
+    }
+    Ok(())
+}
+
+async fn begin_anew(Reset { group, to, dry_run, bus }: Reset) -> Result<(), Failure> {
+    let to = match to.as_str() {
+        "start" | "end" => json!(to),
+        other => match edge(other) {
+            Ok(edge) => serde_json::to_value(edge).map_err(std::io::Error::from)?,
+            Err(reason) => return Err(Failure::usage(format!("--to: {reason}, or `start`, or `end`"))),
+        },
+    };
+    let http = Http::new(&bus)?;
+    let path = format!("/v1/groups/{}/reset", segment(&group));
+    let planned = http.post(&path, Some(&json!({ "to": to, "dry_run": true }))).await?;
+    let (from, place) = (text(&planned["from"]), text(&planned["to"]));
+    match planned.get("again") {
+        Some(events) => eprintln!("{} events from position {place} to {from} come again", text(events)),
+        None => {
+            eprintln!("{} events from position {from} to {place} are left out", text(&planned["skipped"]))
+        }
+    }
+    if !dry_run {
+        http.post(&path, Some(&json!({ "to": to }))).await?;
+        eprintln!("{group} begins anew at position {place}");
+    }
+    Ok(())
+}
+
+fn members(group: &Value) -> &[Value] {
+    group["members"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A list as a table for people, a line each for pipes.
+fn list(
+    found: &Value,
+    output: Option<Format>,
+    columns: &[&str],
+    row: impl Fn(&Value) -> Vec<String>,
+) -> Result<(), Failure> {
+    let found = found.as_array().map_or(&[][..], Vec::as_slice);
+    match Format::or_default(output) {
+        Format::Table => {
+            let mut table = Table::new();
+            table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_header(columns.iter().map(|column| column.to_uppercase()));
+            table.add_rows(found.iter().map(row));
+            Ok(writeln!(std::io::stdout().lock(), "{table}")?)
+        }
+        Format::Json => line(&Value::from(found)),
+        Format::Ndjson | Format::Raw => found.iter().try_for_each(line),
+    }
+}
+
+fn show(group: &Value, output: Option<Format>) -> Result<(), Failure> {
+    if Format::or_default(output) != Format::Table {
+        return line(group);
+    }
+    let mut out = std::io::stdout().lock();
+    for (name, value) in group.as_object().into_iter().flatten() {
+        if name != "members" {
+            writeln!(out, "{name:18} {}", text(value))?;
+        }
+    }
+    for member in members(group) {
+        let state = if member["connected"] == true { "" } else { " (gone, its keys wait for it)" };
+        let (instance, slots) = (text(&member["instance"]), text(&member["slots"]));
+        writeln!(
+            out,
+            "{:18} {instance}: {slots} slots, {} in flight{state}",
+            "member",
+            text(&member["in_flight"])
+        )?;
+    }
+    Ok(())
+}
+
+/// Why the key is where it is, for a person.
+fn sentence(key: &Value) -> String {
+    let name = text(&key["subject"]);
+    let next = text(&key["next"]);
+    let seconds = |member: &str| key[member].as_u64().unwrap_or_default() as f64 / 1_000.0;
+    let state = match key["state"].as_str().unwrap_or_default() {
+        "absent" => "nothing of it waits, as far as the group has read".into(),
+        "ready" => format!("position {next} waits for a session with credit"),
+        "in-flight" => format!(
+            "position {next} is with {} for {:.1} s, due in {:.1} s",
+            text(&key["instance"]),
+            seconds("for_ms"),
+            seconds("due_in_ms")
+        ),
+        "backoff" => format!(
+            "position {next} failed {} times and is tried again in {:.1} s",
+            text(&key["failed_attempts"]),
+            seconds("next_in_ms")
+        ),
+        "fencing" => format!("position {next} waits until its old claim is fenced"),
+        "saving" => format!("position {next} waits until its attempt is on disk"),
+        "reserved" => format!("position {next} waits for its session, which is gone and may come back"),
+        "parked" => format!(
+            "parked at position {next} after {} attempts: {}; `daybook group parked retry` or `skip` lets it go on",
+            text(&key["attempts"]),
+            text(&key["reason"])
+        ),
+        "stopped" => format!("the whole group is stopped at position {next}"),
+        "behind" => format!("read by key from position {next} on: it has a backlog of its own"),
+        other => other.to_owned(),
+    };
+    let owner = match key["owner"].as_str() {
+        Some(owner) => format!("; it sticks to {owner}"),
+        None => String::new(),
+    };
+    format!("{name}: {state}{owner} (slot {})", text(&key["slot"]))
+}
+
+fn line(value: &Value) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(std::io::Error::from)?;
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// A member as people read it: strings without quotes.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,88 @@
+//! `daybook group`, beside a service that fails.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::{DAYBOOK, Serve, line};
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A service whose handler parks every event of `k/bad`.
+fn service(serve: &Serve, dir: &std::path::Path) -> Running {
+    let script = dir.join("picky.lua");
+    let text = r#"
+local svc = service("picky", { version = 1 })
+svc:on("Happened", function(e)
+  if e.subject == "k/bad" then return park("it is bad") end
+end)
+"#;
+    std::fs::write(&script, text).unwrap();
+    let child = Command::new(DAYBOOK)
+        .args(["run", script.to_str().unwrap(), "--listen", "127.0.0.1:0", "--bus", &serve.bus, "--state"])
+        .arg(dir.join("state"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Running(child)
+}
+
+#[test]
+fn a_parked_key_is_found_explained_and_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&dir.path().join("data"));
+    let lines: String = ["k/bad", "k/good", "k/bad"]
+        .iter()
+        .enumerate()
+        .map(|(i, key)| line(&format!("e{i}"), key, None))
+        .collect();
+    assert_eq!(serve.run(&["publish"], &lines).code, 0);
+    let running = service(&serve, dir.path());
+    let mut parked = Vec::new();
+    for _ in 0..1_000 {
+        let ran = serve.run(&["group", "parked", "ls", "picky"], "");
+        if ran.code == 0 && !ran.stdout.is_empty() {
+            parked = ran.lines();
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(parked.len(), 1);
+    assert_eq!(parked[0]["subject"], "k/bad");
+    assert!(parked[0]["reason"].as_str().unwrap().contains("it is bad"));
+    let why = serve.run(&["group", "explain", "picky", "k/bad", "--output", "table"], "");
+    assert!(why.stdout.starts_with("k/bad: parked at position 0 after 1 attempts"), "{}", why.stdout);
+    let dry = serve.run(&["group", "parked", "skip", "picky", "k/bad", "--dry-run"], "");
+    assert_eq!((dry.code, dry.stderr.as_str()), (0, "2 events of k/bad wait in picky from position 0 on\n"));
+    let list = serve.run(&["group", "ls", "--output", "table"], "");
+    assert!(list.stdout.lines().any(|line| line.trim_start().starts_with("picky")), "{}", list.stdout);
+    assert_eq!(serve.run(&["group", "members", "picky"], "").lines().len(), 1);
+    assert_eq!(serve.run(&["group", "parked", "skip", "picky", "k/bad"], "").code, 0);
+    let refused = serve.run(&["group", "reset", "picky", "--to", "start"], "");
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("members"), "{}", refused.stderr);
+    drop(running);
+}
+
+#[test]
+fn what_does_not_exist_is_code_3_and_bad_places_are_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&dir.path().join("data"));
+    for args in [
+        &["group", "show", "none"][..],
+        &["group", "explain", "none", "k/1"],
+        &["group", "parked", "retry", "none", "k/1"],
+        &["group", "reset", "none", "--to", "start"],
+    ] {
+        let ran = serve.run(args, "");
+        assert_eq!(ran.code, 3, "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("none"), "{}", ran.stderr);
+    }
+    assert_eq!(serve.run(&["group", "reset", "none", "--to", "yesterday"], "").code, 2);
+}

@@ -1,0 +1,246 @@
+//! Groups through the SDK and HTTP: operations, records, following what is settled.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use daybook_client::model::wire::{NackAction, Start};
+use daybook_client::model::{Event, Filter, NewEvent, Position};
+use daybook_client::{Client, Delivery, Item, Join, Membership, ReadQuery};
+use daybook_server::{Config, Server};
+use serde_json::{Value, json};
+
+struct Bus {
+    server: Server,
+    url: String,
+    http: reqwest::Client,
+    _dir: tempfile::TempDir,
+}
+
+impl Bus {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path().join("log")).listen("127.0.0.1:0".parse().unwrap());
+        let server = daybook_server::start(config).await.unwrap();
+        let url = format!("http://{}", server.local_addr());
+        Self { server, url, http: reqwest::Client::new(), _dir: dir }
+    }
+
+    async fn client(&self, service: &str) -> Client {
+        Client::builder(&self.url).service(service).connect().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let response = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
+        serde_json::from_str(&response.text().await.unwrap()).unwrap()
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        let request = self.http.post(format!("{}{path}", self.url)).body(body.to_string());
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_str(&response.text().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    async fn records(&self, client: &Client) -> Vec<Value> {
+        let filter = Filter { types: Some(vec!["daybook.*".into()]), ..Filter::default() };
+        let mut found = Vec::new();
+        for _ in 0..500 {
+            let page =
+                client.read(ReadQuery { filter: filter.clone(), ..ReadQuery::default() }).await.unwrap();
+            found = page.events.iter().map(|event| serde_json::to_value(&**event).unwrap()).collect();
+            if !found.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        found
+    }
+}
+
+async fn publish(client: &Client, subjects: &[&str]) {
+    for subject in subjects {
+        let id = format!("{subject}-{}", uuid::Uuid::new_v4());
+        client.publish(vec![NewEvent::new(id, "Happened").subject(*subject)]).await.unwrap();
+    }
+}
+
+fn join(group: &str) -> Join {
+    Join {
+        filter: Some(Filter { types: Some(vec!["Happened".into()]), ..Filter::default() }),
+        ..Join::new(group, 10)
+    }
+}
+
+async fn next(membership: &mut Membership) -> Delivery {
+    tokio::time::timeout(Duration::from_secs(20), membership.next()).await.unwrap().unwrap()
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    for _ in 0..1_000 {
+        if done().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+fn subject(event: &Event) -> &str {
+    event.subject.as_deref().unwrap()
+}
+
+#[tokio::test]
+async fn explain_tells_why_a_key_is_where_it_is() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k/1", "k/1", "k/2"]).await;
+    let mut member = client.join(join("g")).await.unwrap();
+    let (first, second) = (next(&mut member).await, next(&mut member).await);
+    let one = bus.get("/v1/groups/g/keys/k%2F1").await;
+    assert_eq!(
+        (&one["state"], &one["waiting"], &one["next"]),
+        (&json!("in-flight"), &json!(2), &json!("0")),
+        "{one}"
+    );
+    assert_eq!(one["owner"], one["instance"]);
+    member.nack(&first.token, NackAction::Retry, Some(Duration::from_secs(50)), None).await;
+    until("a backoff", async || bus.get("/v1/groups/g/keys/k%2F1").await["state"] == "backoff").await;
+    assert_eq!(bus.get("/v1/groups/g/keys/k%2F1").await["failed_attempts"], 1);
+    member.nack(&second.token, NackAction::Park, None, Some("no such account".into())).await;
+    until("a parked key", async || bus.get("/v1/groups/g/keys/k%2F2").await["state"] == "parked").await;
+    let two = bus.get("/v1/groups/g/keys/k%2F2").await;
+    assert_eq!((&two["reason"], &two["attempts"]), (&json!("no such account"), &json!(1)), "{two}");
+    assert_eq!(bus.get("/v1/groups/g/keys/other").await["state"], "absent");
+}
+
+#[tokio::test]
+async fn what_is_parked_retried_and_skipped_is_on_record() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k/1", "k/1", "k/1"]).await;
+    let mut member = client.join(join("g")).await.unwrap();
+    let first = next(&mut member).await;
+    member.nack(&first.token, NackAction::Park, None, Some("why".into())).await;
+    let records = bus.records(&client).await;
+    assert_eq!(records[0]["type"], "daybook.EventParked");
+    assert_eq!(records[0]["causationid"], json!(first.event.id));
+    assert_eq!(records[0]["correlationid"], json!(first.event.correlationid));
+    assert_eq!(records[0].get("subject"), None);
+    assert_eq!(
+        records[0]["data"],
+        json!({ "group": "g", "key": "k/1", "position": "0", "attempts": 1, "reason": "why", "by": "group" })
+    );
+    let (status, counted) = bus.post("/v1/groups/g/parked/k%2F1/skip?dry_run=true", Value::Null).await;
+    assert_eq!((status, &counted["events"]), (200, &json!("3")));
+    assert_eq!(bus.post("/v1/groups/g/parked/k%2F1/skip", Value::Null).await.0, 204);
+    assert_eq!(next(&mut member).await.event.position, Position(1));
+    until("the skip is on record", async || bus.records(&client).await.len() == 2).await;
+    let skipped = &bus.records(&client).await[1];
+    assert_eq!(
+        (&skipped["type"], &skipped["data"]["by"]),
+        (&json!("daybook.EventSkipped"), &json!("operator"))
+    );
+    // The records are not for groups that do not name them.
+    assert_eq!(bus.get("/v1/groups/g").await["options"]["filter"].get("types"), None);
+}
+
+#[tokio::test]
+async fn a_group_is_reset_only_without_members_and_says_the_number_first() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k/1", "k/2", "k/3"]).await;
+    let mut member = client.join(join("g")).await.unwrap();
+    for _ in 0..3 {
+        let delivery = next(&mut member).await;
+        assert!(member.settler().ack_durable(&delivery.token).await);
+    }
+    let (status, refused) = bus.post("/v1/groups/g/reset", json!({ "to": "start" })).await;
+    assert_eq!((status, &refused["code"]), (503, &json!("unavailable")), "{refused}");
+    member.leave().await;
+    let (status, dry) = bus.post("/v1/groups/g/reset", json!({ "to": "1", "dry_run": true })).await;
+    assert_eq!((status, &dry["again"], &dry["to"]), (200, &json!("2"), &json!("1")), "{dry}");
+    assert_eq!(bus.get("/v1/groups/g").await["lag_events"], "0");
+    assert_eq!(bus.post("/v1/groups/g/reset", json!({ "to": "1" })).await.0, 200);
+    let mut member = client.join(join("g")).await.unwrap();
+    assert_eq!([next(&mut member).await, next(&mut member).await].map(|d| d.event.position.0), [1, 2]);
+    for (body, member) in [(json!({ "to": "9" }), "to"), (json!({ "to": -1 }), "to"), (json!({}), "to")] {
+        let (status, refused) = bus.post("/v1/groups/g/reset", body).await;
+        assert_eq!((status, &refused["code"]), (400, &json!("invalid")), "{refused}");
+        let _ = member;
+    }
+    assert_eq!(bus.post("/v1/groups/none/reset", json!({ "to": "start" })).await.0, 404);
+}
+
+#[tokio::test]
+async fn settled_by_yields_the_past_and_then_each_settling_in_its_order() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k/1", "k/2", "k/3", "k/4", "k/1"]).await;
+    let mut member = client.join(join("g")).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(next(&mut member).await);
+    }
+    // Settled before: the second. Everything else later, in an order of its own.
+    let second = held.remove(1);
+    assert!(member.settler().ack_durable(&second.token).await);
+    let rebuilding = bus.client("rebuilding").await;
+    let filter = Filter { settled_by: Some("g".into()), ..Filter::default() };
+    let mut settled = rebuilding.subscribe(Start::START, filter).await.unwrap();
+    let mut events = Vec::new();
+    let take = async |settled: &mut daybook_client::Subscription, events: &mut Vec<String>| {
+        match tokio::time::timeout(Duration::from_secs(20), settled.next()).await.unwrap().unwrap() {
+            Item::Event(event) => events.push(format!("{}@{}", subject(&event), event.position)),
+            Item::CaughtUp(_) => events.push("caught up".into()),
+        }
+    };
+    take(&mut settled, &mut events).await;
+    take(&mut settled, &mut events).await;
+    for i in [2, 0] {
+        member.ack(&held[i].token).await;
+        take(&mut settled, &mut events).await;
+    }
+    member.nack(&held[1].token, NackAction::Skip, None, None).await;
+    take(&mut settled, &mut events).await;
+    let last = next(&mut member).await;
+    member.ack(&last.token).await;
+    take(&mut settled, &mut events).await;
+    assert_eq!(events, ["k/2@1", "caught up", "k/4@3", "k/1@0", "k/3@2", "k/1@4"]);
+}
+
+#[tokio::test]
+async fn a_new_process_of_an_instance_takes_over_at_once() {
+    let bus = Bus::start().await;
+    let publisher = bus.client("publisher").await;
+    publish(&publisher, &["k/1"]).await;
+    let old = Client::builder(&bus.url).service("worker").instance("one").connect().await.unwrap();
+    let mut member = old.join(join("g")).await.unwrap();
+    let first = next(&mut member).await;
+    assert_eq!(first.attempt, 1);
+    // The process dies without a word, and another is started under its name.
+    drop(member);
+    drop(old);
+    let new = Client::builder(&bus.url).service("worker").instance("one").connect().await.unwrap();
+    let mut member = new.join(join("g")).await.unwrap();
+    let again = next(&mut member).await;
+    assert_eq!(again.event.id, first.event.id);
+}
+
+#[tokio::test]
+async fn metrics_tell_of_each_group() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k/1", "k/2"]).await;
+    let mut member = client.join(join("bank/g")).await.unwrap();
+    let first = next(&mut member).await;
+    member.nack(&first.token, NackAction::Park, None, None).await;
+    until("the parked key is counted", async || {
+        let text = bus.http.get(format!("{}/metrics", bus.url)).send().await.unwrap().text().await.unwrap();
+        text.contains("daybook_group_parked_keys{group=\"bank/g\"} 1\n")
+            && text.contains("daybook_group_members{group=\"bank/g\"} 1\n")
+            && text.contains("daybook_group_lag_events{group=\"bank/g\"} ")
+    })
+    .await;
+    bus.server.shutdown().await;
+}
