@@ -28,6 +28,10 @@ impl Slots {
         self.map.get(&slot)?.owner
     }
 
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
         self.map.iter().map(|(id, slot)| (*id, slot))
     }

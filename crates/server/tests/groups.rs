@@ -244,3 +244,44 @@ async fn metrics_tell_of_each_group() {
     .await;
     bus.server.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_group_begins_where_its_first_member_says() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k/0", "k/1", "k/2"]).await;
+    let third = client.read(ReadQuery::default()).await.unwrap().events[2].clone();
+    let starts = [
+        ("start", Start::START, Some(0)),
+        ("end", Start::END, None),
+        ("position", Start::Position(Position(1)), Some(1)),
+        ("time", Start::Time { time: third.recordedtime }, Some(2)),
+    ];
+    for (group, start, first) in starts {
+        let mut member = client.join(Join { start: Some(start), ..join(group) }).await.unwrap();
+        match first {
+            Some(first) => assert_eq!(next(&mut member).await.event.position.0, first, "{group}"),
+            None => {
+                publish(&client, &["k/new"]).await;
+                assert_eq!(subject(&next(&mut member).await.event), "k/new");
+            }
+        }
+    }
+    let beyond = Join { start: Some(Start::Position(Position(99))), ..join("beyond") };
+    let refused = client.join(beyond).await.err().unwrap().to_string();
+    assert!(refused.contains("start") && refused.contains("99"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_member_that_contradicts_the_group_is_refused_by_the_member_of_the_message() {
+    let bus = Bus::start().await;
+    let first = bus.client("worker").await;
+    let _member = first.join(join("g")).await.unwrap();
+    let second = bus.client("worker").await;
+    let other = Join { filter: Some(Filter::subject("k/1")), ..join("g") };
+    let refused = second.join(other).await.err().unwrap().to_string();
+    assert!(refused.contains("filter"), "{refused}");
+    assert!(second.join(Join { max_attempts: Some(3), ..join("g") }).await.is_err());
+    // Who names nothing, or the same, is welcome.
+    second.join(Join::new("g", 1)).await.unwrap();
+}
