@@ -267,7 +267,7 @@ fn a_million_keys_leave_nothing_behind_once_they_are_settled() {
 fn positions_beyond_what_javascript_counts_are_exact() {
     let far = (1u64 << 53) + 1;
     let world = World::new();
-    let mut checkpoint = world.disk.clone();
+    let mut checkpoint = world.disk;
     checkpoint.top = Position(far);
     checkpoint.unsettled = vec![Position(far - 2)];
     let json = serde_json::to_string(&checkpoint).unwrap();

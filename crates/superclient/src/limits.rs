@@ -55,6 +55,11 @@ impl Budget {
         Entered { until: self.until.clone(), before }
     }
 
+    /// The machine is full: what its scripts left behind may never be let go.
+    pub fn spend(&self) {
+        self.exceeded.set(true);
+    }
+
     /// Whether some script was stopped: its machine is not to be trusted any more.
     pub fn exceeded(&self) -> bool {
         self.exceeded.get()

@@ -246,6 +246,17 @@ impl Machine {
     }
 }
 
+/// Whether the script ran out of memory, however deep it was told.
+pub(crate) fn is_out_of_memory(error: &mlua::Error) -> bool {
+    match error {
+        mlua::Error::MemoryError(_) => true,
+        mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } => {
+            is_out_of_memory(cause)
+        }
+        other => other.to_string().contains("not enough memory"),
+    }
+}
+
 /// An error in the words of the script: message with file:line, then traceback.
 pub(crate) fn describe(error: &mlua::Error) -> String {
     match error {

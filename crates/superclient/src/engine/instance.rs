@@ -17,7 +17,7 @@ use crate::bindings::{ctx, results};
 use crate::config::Limits;
 use crate::host::Directory;
 use crate::http::{Answer, Incoming, routes};
-use crate::machine::{CALL, Call, Kind, Machine, describe};
+use crate::machine::{CALL, Call, Kind, Machine, describe, is_out_of_memory};
 use crate::state::State;
 
 /// Unsettled deliveries of one instance: enough to keep it busy while others wait for the bus.
@@ -198,11 +198,15 @@ pub(crate) async fn timed<T>(
     future: impl Future<Output = mlua::Result<T>>,
 ) -> mlua::Result<T> {
     let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|context| {
+    let outcome = std::future::poll_fn(|context| {
         let _entered = machine.budget.enter();
         future.as_mut().poll(context)
     })
-    .await
+    .await;
+    if outcome.as_ref().is_err_and(is_out_of_memory) {
+        machine.budget.spend();
+    }
+    outcome
 }
 
 async fn answer(machine: Rc<Machine>, mut reached: watch::Receiver<Position>, job: Job) {

@@ -1,0 +1,135 @@
+//! The host's promises, with a real bus on disk and real scripts.
+
+#![allow(clippy::unwrap_used)]
+
+mod consistency;
+mod limits;
+mod sandbox;
+mod values;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use daybook_client::{Client, ReadQuery};
+use daybook_model::{Event, Filter, NewEvent};
+use daybook_server::Server;
+use daybook_superclient::{Config, Host, Limits, Script, StartError, StateLocation};
+use serde_json::Value;
+
+pub struct World {
+    pub server: Server,
+    pub bus: String,
+    pub dir: tempfile::TempDir,
+    http: reqwest::Client,
+}
+
+pub struct Running {
+    pub host: Host,
+    url: String,
+    http: reqwest::Client,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config =
+            daybook_server::Config::new(dir.path().join("log")).listen("127.0.0.1:0".parse().unwrap());
+        let server = daybook_server::start(config).await.unwrap();
+        let bus = format!("http://{}", server.local_addr());
+        Self { server, bus, dir, http: reqwest::Client::new() }
+    }
+
+    pub async fn try_run(&self, scripts: &[(&str, &str)], name: &str) -> Result<Running, StartError> {
+        self.run_with(scripts, name, Limits { compute: Duration::from_millis(200), ..Limits::default() })
+            .await
+    }
+
+    pub async fn run_with(
+        &self,
+        scripts: &[(&str, &str)],
+        name: &str,
+        limits: Limits,
+    ) -> Result<Running, StartError> {
+        let script =
+            |(name, text): &(&str, &str)| Script::Source { name: (*name).into(), text: (*text).into() };
+        let host = daybook_superclient::start(Config {
+            bus: self.bus.clone(),
+            scripts: scripts.iter().map(script).collect(),
+            state: StateLocation::Dir(self.dir.path().join(format!("state-{name}"))),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            instances: 1,
+            token: None,
+            instance_name: name.into(),
+            services: HashMap::new(),
+            limits,
+        })
+        .await?;
+        let url = format!("http://{}", host.local_addr());
+        Ok(Running { host, url, http: self.http.clone() })
+    }
+
+    pub async fn run(&self, text: &str) -> Running {
+        self.try_run(&[("script.lua", text)], "one").await.unwrap()
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::builder(&self.bus).service("test").connect().await.unwrap()
+    }
+
+    pub async fn events(&self, types: &[&str]) -> Vec<Event> {
+        let client = self.client().await;
+        let query = ReadQuery { filter: Filter::types(types.iter().copied()), ..ReadQuery::default() };
+        let mut events = Vec::new();
+        let each = |event: std::sync::Arc<Event>| {
+            events.push((*event).clone());
+            Ok::<_, daybook_client::ReadError>(())
+        };
+        client.read_all(query, each).await.unwrap();
+        events
+    }
+
+    /// Publishes one event of this type and waits until `answer` events came of it.
+    pub async fn cause(&self, kind: &str, subject: &str) -> String {
+        let id = uuid::Uuid::new_v4().to_string();
+        let client = self.client().await;
+        client.publish(vec![NewEvent::new(id.as_str(), kind).subject(subject)]).await.unwrap();
+        id
+    }
+
+    pub async fn wait_for(&self, kind: &str, count: usize) -> Vec<Event> {
+        for _ in 0..2_000 {
+            let events = self.events(&[kind]).await;
+            if events.len() >= count {
+                return events;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{count} events of {kind} never came");
+    }
+}
+
+impl Running {
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    pub async fn post(&self, path: &str, body: &str, key: Option<&str>) -> (u16, Value) {
+        let mut request = self.http.post(format!("{}{path}", self.url));
+        request = request.header("content-type", "application/json").body(body.to_owned());
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    /// What an expression is, as a route of a fresh script says it.
+    pub async fn ok(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+}
