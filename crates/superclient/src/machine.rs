@@ -29,6 +29,8 @@ pub(crate) struct Definitions {
     pub handlers: HashMap<String, Function>,
     pub receipts: HashMap<String, Function>,
     pub views: Vec<View>,
+    pub timers: Vec<Timer>,
+    pub rebuild: Rebuild,
     pub routes: Vec<Route>,
 }
 
@@ -51,6 +53,24 @@ pub(crate) struct View {
     pub types: Vec<String>,
     pub function: Function,
 }
+
+/// Something to be done a while after each event of a type.
+pub(crate) struct Timer {
+    pub kind: String,
+    pub delay: std::time::Duration,
+    pub function: Function,
+}
+
+/// Called around the refilling of the service's tables.
+#[derive(Clone, Default)]
+pub(crate) struct Rebuild {
+    pub before: Option<Function>,
+    pub after: Option<Function>,
+}
+
+/// Names of fields that are never logged.
+#[derive(Default)]
+pub(crate) struct Secrets(pub Vec<String>);
 
 pub(crate) struct Route {
     pub method: String,

@@ -6,7 +6,7 @@ use daybook_model::{Data, Event, ExtensionValue};
 use mlua::{Lua, Table, Value};
 
 use crate::json;
-use crate::machine::{Call, Kind};
+use crate::machine::{Call, Kind, Secrets};
 
 /// The `ctx` of a call: time and chance that a repeat sees again.
 pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
@@ -38,13 +38,33 @@ pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
     ctx.set(
         "log",
         lua.create_function(move |lua, (message, fields): (String, Option<Value>)| {
-            let fields = fields.map(|fields| json::from_lua(lua, &fields)).transpose()?;
+            let mut fields = fields.map(|fields| json::from_lua(lua, &fields)).transpose()?;
+            if let (Some(fields), Some(secrets)) = (&mut fields, lua.app_data_ref::<Secrets>()) {
+                hide(fields, &secrets.0);
+            }
             let fields = fields.map(|fields| fields.to_string()).unwrap_or_default();
             tracing::info!(target: "script", correlationid = correlation, fields, "{message}");
             Ok(())
         })?,
     )?;
     Ok(ctx)
+}
+
+/// Overwrites what `svc:secret` names, however deep.
+fn hide(value: &mut serde_json::Value, secrets: &[String]) {
+    match value {
+        serde_json::Value::Object(members) => {
+            for (name, member) in members {
+                if secrets.contains(name) {
+                    *member = "(secret)".into();
+                } else {
+                    hide(member, secrets);
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| hide(item, secrets)),
+        _ => {}
+    }
 }
 
 /// An event as a table; 64-bit numbers are strings.

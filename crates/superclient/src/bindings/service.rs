@@ -8,8 +8,8 @@ use mlua::{Function, Lua, Table, UserData, UserDataFields, UserDataMethods, Valu
 
 use super::entity::EntityHandle;
 use super::kv::Kv;
-use crate::engine::commands;
-use crate::machine::{self, Entity, Route, Shared, View};
+use crate::engine::{commands, timers};
+use crate::machine::{self, Entity, Rebuild, Route, Secrets, Shared, Timer, View};
 
 pub(crate) struct Service {
     shared: Shared,
@@ -92,10 +92,32 @@ impl UserData for Service {
         methods.add_method("stream", |_, this, (path, types, function): (String, Vec<String>, Function)| {
             add_route(&this.shared, "GET", path, function, Some(types))
         });
-        methods.add_method("secret", |_, _, _names: Vec<String>| Ok(()));
-        methods.add_method("rebuild", |_, _, _callbacks: Table| Ok(()));
-        methods.add_method("after", |_, _, _: mlua::Variadic<Value>| -> mlua::Result<()> {
-            Err(mlua::Error::runtime("svc:after (durable timers) is not there yet"))
+        methods.add_method("secret", |lua, this, names: Vec<String>| {
+            loading(&this.shared, "svc:secret")?;
+            let mut secrets = lua.remove_app_data::<Secrets>().unwrap_or_default();
+            secrets.0.extend(names);
+            lua.set_app_data(secrets);
+            Ok(())
+        });
+        methods.add_method("rebuild", |_, this, callbacks: Table| {
+            loading(&this.shared, "svc:rebuild")?;
+            for pair in callbacks.pairs::<String, Value>() {
+                let (name, _) = pair?;
+                if name != "before" && name != "after" {
+                    return Err(mlua::Error::runtime(format!(
+                        "svc:rebuild knows before and after, not `{name}`"
+                    )));
+                }
+            }
+            this.shared.definitions.borrow_mut().rebuild =
+                Rebuild { before: callbacks.get("before")?, after: callbacks.get("after")? };
+            Ok(())
+        });
+        methods.add_method("after", |_, this, (kind, delay, function): (String, Value, Function)| {
+            loading(&this.shared, "svc:after")?;
+            let delay = timers::delay(&delay)?;
+            this.shared.definitions.borrow_mut().timers.push(Timer { kind, delay, function });
+            Ok(())
         });
         methods.add_async_method(
             "publish",

@@ -12,7 +12,7 @@ use mlua::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
-use super::views;
+use super::{timers, views};
 use crate::bindings::{ctx, results};
 use crate::config::Limits;
 use crate::host::Directory;
@@ -94,6 +94,15 @@ async fn serve(
         tokio::task::spawn_local(async move {
             while let Err(error) = views::follow(&machine, &reached).await {
                 tracing::error!(error = describe(&error), "a view failed; it is tried again in 1 s");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    if blueprint.writes_views {
+        let machine = machine.clone();
+        tokio::task::spawn_local(async move {
+            while let Err(error) = timers::follow(&machine).await {
+                tracing::error!(error = describe(&error), "timers stopped; they go on in 1 s");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
@@ -183,7 +192,7 @@ async fn run_handler(machine: &Machine, call: &Rc<Call>, event: &Event) -> mlua:
     Ok(None)
 }
 
-fn commit(machine: &Machine, call: &Call) -> mlua::Result<()> {
+pub(crate) fn commit(machine: &Machine, call: &Call) -> mlua::Result<()> {
     let writes: Vec<_> = call.overlay.take().into_iter().collect();
     if writes.is_empty() || call.scratch {
         return Ok(());

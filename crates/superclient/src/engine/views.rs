@@ -26,6 +26,8 @@ pub(crate) fn filter(shared: &Shared) -> Option<Filter> {
 pub(crate) async fn follow(machine: &Machine, reached: &watch::Sender<Position>) -> mlua::Result<()> {
     let shared = &machine.shared;
     let Some(filter) = filter(shared) else { return std::future::pending().await };
+    let callbacks = shared.definitions.borrow().rebuild.clone();
+    let mut refilling = false;
     // A view that was changed is another view: it is filled from the beginning.
     let generation = shared.script_hash.clone();
     let kept = shared.state()?.get(POSITION).map_err(mlua::Error::external)?;
@@ -36,6 +38,8 @@ pub(crate) async fn follow(machine: &Machine, reached: &watch::Sender<Position>)
             let old = shared.state()?.scan(b"view/").map_err(mlua::Error::external)?;
             let wipe = old.into_iter().map(|(key, _)| (key, None)).collect();
             shared.state()?.commit(wipe).map_err(mlua::Error::external)?;
+            refilling = true;
+            call_back(machine, callbacks.before.as_ref())?;
             Position::ZERO
         }
     };
@@ -53,6 +57,9 @@ pub(crate) async fn follow(machine: &Machine, reached: &watch::Sender<Position>)
                 reached.send_replace(next);
             }
             Some(Item::CaughtUp(position)) => {
+                if std::mem::take(&mut refilling) {
+                    call_back(machine, callbacks.after.as_ref())?;
+                }
                 reached.send_if_modified(|known| {
                     let further = position > *known;
                     *known = position.max(*known);
@@ -62,6 +69,18 @@ pub(crate) async fn follow(machine: &Machine, reached: &watch::Sender<Position>)
             None => return Err(mlua::Error::runtime("the bus is gone")),
         }
     }
+}
+
+/// `svc:rebuild`'s functions: they may write the service's own table.
+fn call_back(machine: &Machine, function: Option<&mlua::Function>) -> mlua::Result<()> {
+    let Some(function) = function else { return Ok(()) };
+    let call = Rc::new(Call::new(Kind::Handler, "rebuild".into(), daybook_model::Timestamp(0)));
+    CALL.sync_scope(call.clone(), || {
+        let _entered = machine.budget.enter();
+        function.call::<()>(ctx::ctx(&machine.lua, &call)?)
+    })?;
+    let writes: Vec<_> = call.overlay.take().into_iter().collect();
+    machine.shared.state()?.commit(writes).map_err(mlua::Error::external)
 }
 
 /// Runs every view that wants `event`, on top of `overlay`.

@@ -5,6 +5,7 @@
 mod consistency;
 mod limits;
 mod sandbox;
+mod timers;
 mod values;
 
 use std::collections::HashMap;
