@@ -12,6 +12,7 @@ pub const CONFLICT: u8 = 4;
 pub const DENIED: u8 = 5;
 pub const UNREACHABLE: u8 = 6;
 pub const PARTLY: u8 = 7;
+pub const VERIFICATION: u8 = 8;
 
 #[derive(Debug)]
 pub struct Failure {

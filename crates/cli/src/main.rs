@@ -35,6 +35,7 @@ enum Command {
     Tail(commands::tail::Args),
     Trace(commands::trace::Args),
     Schema(commands::schema::Args),
+    Verify(commands::verify::Args),
     #[command(subcommand)]
     Group(commands::group::Command),
     #[command(subcommand)]
@@ -60,6 +61,7 @@ fn main() -> std::process::ExitCode {
             Command::Tail(args) => commands::tail::run(args).await,
             Command::Trace(args) => commands::trace::run(args).await,
             Command::Schema(args) => commands::schema::run(&args),
+            Command::Verify(args) => commands::verify::run(&args),
             Command::Group(command) => commands::group::run(command).await,
             Command::Bench(command) => commands::bench::run(command).await,
         }

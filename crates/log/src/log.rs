@@ -93,7 +93,7 @@ impl Log {
                 options.new_id
             }
         };
-        let (found, end) = recover(&*disk, id, sealed, each)?;
+        let (found, end) = recover(&*disk, id, sealed, true, each)?;
         // A spare of a process that died may be half filled.
         let spare = |what, source| OpenError::Io { what, path: disk.path(SPARE), source };
         if disk.list().map_err(|e| spare("look for", e))?.iter().any(|name| name == SPARE) {
@@ -102,6 +102,17 @@ impl Log {
         let recovered = Recovered { id, created, next: end.next, cut_bytes: end.cut_bytes };
         let log = Self::at_end(disk, id, options, found.into_iter().collect(), end)?;
         Ok((log, recovered))
+    }
+
+    /// Reads and checks every record and writes nothing. `None` if there is no
+    /// log yet.
+    pub fn verify(
+        disk: &dyn Disk,
+        each: impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
+    ) -> Result<Option<Recovered>, OpenError> {
+        let Some(id) = identity::read(disk)? else { return Ok(None) };
+        let (_, end) = recover(disk, id, &[], false, each)?;
+        Ok(Some(Recovered { id, created: false, next: end.next, cut_bytes: end.cut_bytes }))
     }
 
     fn at_end(

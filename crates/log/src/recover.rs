@@ -51,11 +51,12 @@ impl SealedSegment {
 pub(crate) type Found = Vec<(u32, Arc<dyn DiskFile>)>;
 
 /// Reads the log behind the `sealed` segments, hands every record to `each` in
-/// order, and mends the tail.
+/// order, and mends the tail, if it may: otherwise nothing is written.
 pub(crate) fn recover(
     disk: &dyn Disk,
     log: LogId,
     sealed: &[SealedSegment],
+    mend: bool,
     mut each: impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
 ) -> Result<(Found, End), OpenError> {
     let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: disk.path(""), source })?;
@@ -69,7 +70,7 @@ pub(crate) fn recover(
             return Err(OpenError::Damaged { path: disk.path(&segment_name(id)), offset: 0, reason });
         }
         let file = disk.open(&segment_name(id), false).map_err(|e| io_error(disk, id, "open", e))?;
-        let mut scan = Scan { disk, id, file: file.clone(), bytes: Vec::new() };
+        let mut scan = Scan { disk, id, file: file.clone(), bytes: Vec::new(), mend };
         if let Some(sealed) = sealed.get(i) {
             scan.sealed(log, sealed, &mut end)?;
             found.push((id, file));
@@ -77,7 +78,9 @@ pub(crate) fn recover(
         }
         if !scan.segment(log, is_last, &mut end, &mut each)? {
             // A segment whose header never got to disk holds nothing acknowledged.
-            disk.remove(&segment_name(id)).map_err(|e| io_error(disk, id, "remove", e))?;
+            if mend {
+                disk.remove(&segment_name(id)).map_err(|e| io_error(disk, id, "remove", e))?;
+            }
             break;
         }
         found.push((id, file));
@@ -86,6 +89,9 @@ pub(crate) fn recover(
         let reason = "it is missing, and was there when the log was indexed".to_owned();
         let path = disk.path(&segment_name(ids.len() as u32));
         return Err(OpenError::Damaged { path, offset: 0, reason });
+    }
+    if !mend {
+        return Ok((found, end));
     }
     // The process before may have died between making a name and syncing it;
     // what is served from here on must not vanish with the name.
@@ -103,6 +109,8 @@ struct Scan<'a> {
     file: Arc<dyn DiskFile>,
     /// The whole segment: at most a few dozen MiB, freed before the next.
     bytes: Vec<u8>,
+    /// Whether the tail may be written to.
+    mend: bool,
 }
 
 impl Scan<'_> {
@@ -196,7 +204,7 @@ impl Scan<'_> {
         } else {
             return Err(self.damaged(offset, "no valid batch here, but a later segment exists"));
         }
-        if is_last {
+        if is_last && self.mend {
             // A batch proves the segment's header; without one, that is unproven too.
             let unproven = batches.iter().find(|(first, _)| *first >= durable_upto);
             self.make_durable(unproven.map_or(0, |(_, offset)| *offset), end.offset)?;
@@ -258,8 +266,12 @@ impl Scan<'_> {
                     format!("no valid batch here, but one at offset {later} proves that it was durable");
                 return Err(self.damaged(offset, &reason));
             }
-            let zeros = vec![0; torn];
-            self.file.write_all_at(&zeros, offset).map_err(|e| io_error(self.disk, self.id, "write", e))?;
+            if self.mend {
+                let zeros = vec![0; torn];
+                self.file
+                    .write_all_at(&zeros, offset)
+                    .map_err(|e| io_error(self.disk, self.id, "write", e))?;
+            }
             end.cut_bytes = torn as u64;
         }
         Ok(())

@@ -11,6 +11,7 @@ pub mod schema;
 pub mod serve;
 pub mod tail;
 pub mod trace;
+pub mod verify;
 
 use daybook_client::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -5,6 +5,7 @@ mod commands;
 mod groups;
 mod refusals;
 mod signals;
+mod verify;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

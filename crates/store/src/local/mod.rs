@@ -18,6 +18,7 @@ mod page;
 mod query;
 mod queue;
 mod tail;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -40,6 +41,7 @@ use queue::{Queue, Work};
 use tail::Tail;
 
 pub use daybook_log::OpenError;
+pub use verify::{Verified, VerifyError, verify};
 
 /// What can be set of a local store.
 #[derive(Clone)]

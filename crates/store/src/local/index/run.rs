@@ -131,6 +131,21 @@ impl Run {
         self.end - self.base
     }
 
+    /// Reads every block and compares the places with those of the log.
+    pub fn verify(&self, places: &[Place]) -> io::Result<()> {
+        let mut position = self.base;
+        while position < self.end {
+            for place in self.places(position)? {
+                if places.get(position as usize) != Some(&place) {
+                    return Err(damaged(&format!("position {position} is not where it says")));
+                }
+                position += 1;
+            }
+        }
+        (0..self.posting_blocks()).try_for_each(|i| self.posting_block(i).map(drop))?;
+        (0..self.key_blocks()).try_for_each(|i| self.key_block(i).map(drop))
+    }
+
     pub fn may_contain(&self, hash: u64) -> bool {
         !is_filtered(hash) || self.filter.may_contain(hash)
     }
