@@ -2,6 +2,7 @@
 
 mod append;
 mod contention;
+mod group;
 mod lean;
 mod server;
 mod store;
@@ -13,6 +14,7 @@ use crate::exit::Failure;
 pub enum Command {
     Append(append::Args),
     Contention(contention::Args),
+    Group(group::Args),
     Store(store::Args),
 }
 
@@ -20,6 +22,13 @@ pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Append(args) => append::run(args).await,
         Command::Contention(args) => contention::run(args).await,
+        Command::Group(args) => group::run(args).await,
         Command::Store(args) => store::run(args).await,
     }
+}
+
+/// JSON of exactly `bytes` bytes, 8 at least.
+fn payload(bytes: usize) -> daybook_model::Data {
+    let text = format!("{{\"p\":\"{}\"}}", "x".repeat(bytes.saturating_sub(8)));
+    daybook_model::Data::Json(serde_json::value::RawValue::from_string(text).expect("it is JSON"))
 }

@@ -11,6 +11,7 @@ use daybook_model::{Data, NewEvent, Sequence, wire};
 use serde::Serialize;
 
 use super::lean::Lean;
+use super::payload;
 use super::server::Measured;
 use crate::exit::Failure;
 use crate::output::Format;
@@ -194,10 +195,4 @@ impl Load {
         }
         Ok(latencies)
     }
-}
-
-/// JSON of exactly `bytes` bytes, 8 at least.
-fn payload(bytes: usize) -> Data {
-    let text = format!("{{\"p\":\"{}\"}}", "x".repeat(bytes.saturating_sub(8)));
-    Data::Json(serde_json::value::RawValue::from_string(text).expect("it is JSON"))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use daybook_model::{Data, Filter, NewEvent, Position};
+use daybook_model::{Filter, NewEvent, Position};
 use daybook_store::local::{LocalStore, Options};
 use daybook_store::{Batch, EventStore, Query};
 use serde::Serialize;
@@ -103,8 +103,7 @@ fn id(i: u64) -> String {
 async fn fill(store: &Arc<dyn EventStore>, args: &Args) -> Result<(), Failure> {
     const BATCH: u64 = 100;
     const UNDER_WAY: usize = 16;
-    let text = format!("{{\"p\":\"{}\"}}", "x".repeat(args.payload.saturating_sub(8)));
-    let data = Data::Json(serde_json::value::RawValue::from_string(text).expect("it is JSON"));
+    let data = super::payload(args.payload);
     let mut waiting = std::collections::VecDeque::new();
     let mut next = 0;
     while next < args.events {
