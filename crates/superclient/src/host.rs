@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use daybook_client::Client;
 use daybook_model::Position;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::engine::instance::{self, Blueprint, Job};
 use crate::http::{self, Table};
-use crate::machine::Machine;
+use crate::reload::{Reload, Source, check, read};
 use crate::state::State;
 use crate::{Config, Script, StartError, StateLocation};
 
@@ -22,7 +22,7 @@ const WAITING: usize = 1_024;
 /// Which services run here, for routes and `svc:http`.
 pub(crate) struct Directory {
     pub services: HashMap<String, Service>,
-    pub table: Table,
+    table: RwLock<Arc<Table>>,
     pub token: Option<String>,
 }
 
@@ -30,6 +30,16 @@ pub(crate) struct Service {
     pub client: Client,
     pub instances: Vec<mpsc::Sender<Job>>,
     pub next: std::sync::atomic::AtomicUsize,
+}
+
+impl Directory {
+    pub fn table(&self) -> Arc<Table> {
+        self.table.read().expect("no code panics while it holds this lock").clone()
+    }
+
+    pub fn replace_table(&self, table: Table) {
+        *self.table.write().expect("no code panics while it holds this lock") = Arc::new(table);
+    }
 }
 
 impl Service {
@@ -46,6 +56,7 @@ pub struct Host {
     stop: watch::Sender<bool>,
     threads: Vec<std::thread::JoinHandle<()>>,
     serving: JoinHandle<std::io::Result<()>>,
+    reloading: JoinHandle<()>,
     clients: Vec<Client>,
 }
 
@@ -54,30 +65,16 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
     let mut sources = Vec::new();
     for script in &config.scripts {
         sources.push(match script {
-            Script::Source { name, text } => (name.clone(), text.clone()),
-            Script::File(path) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.map_err(|source| StartError::Read { path: path.clone(), source })?;
-                (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text)
-            }
+            Script::Source { name, text } => Source { name: name.clone(), text: text.clone(), path: None },
+            Script::File(path) => Source {
+                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                text: read(path)?,
+                path: Some(path.clone()),
+            },
         });
     }
     // Every script is checked before the first one starts.
-    let mut checked = Vec::new();
-    let mut table = Table::default();
-    for (name, text) in sources {
-        let machine = Machine::load(&name, &text, config.limits)?;
-        let definitions = machine.shared.definitions.borrow();
-        let service = definitions.name.clone();
-        if checked.iter().any(|(known, _, _)| *known == service) {
-            return Err(StartError::Twice(service));
-        }
-        for (i, route) in definitions.routes.iter().enumerate() {
-            table.add(&service, i, route)?;
-        }
-        drop(definitions);
-        checked.push((service, name, text));
-    }
+    let (names, table) = check(&sources, config.limits)?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -87,7 +84,11 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
     let mut services = HashMap::new();
     let mut pending = Vec::new();
     let mut clients = Vec::new();
-    for (service, name, text) in checked {
+    let mut texts = Vec::new();
+    for (service, source) in names.into_iter().zip(&sources) {
+        let (text, changes) = watch::channel(Arc::<str>::from(source.text.as_str()));
+        texts.push(text);
+        let name = &source.name;
         let state = open_state(&config.state, &service)?;
         let reached = watch::Sender::new(Position::ZERO);
         let mut instances = Vec::new();
@@ -100,12 +101,21 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
             first.get_or_insert(client.clone());
             let (jobs, inbox) = mpsc::channel(WAITING);
             instances.push(jobs);
-            pending.push((name.clone(), text.clone(), client, state.clone(), reached.clone(), i == 0, inbox));
+            pending.push((
+                name.clone(),
+                changes.clone(),
+                client,
+                state.clone(),
+                reached.clone(),
+                i == 0,
+                inbox,
+            ));
         }
         let client = first.expect("there is at least one instance");
         services.insert(service, Service { client, instances, next: 0.into() });
     }
-    let directory = Arc::new(Directory { services, table, token: config.token.clone() });
+    let directory =
+        Arc::new(Directory { services, table: RwLock::new(Arc::new(table)), token: config.token.clone() });
     let (stop, stopped) = watch::channel(false);
     let mut threads = Vec::new();
     for (name, text, client, state, reached, writes_views, inbox) in pending {
@@ -129,6 +139,8 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
         });
         threads.push(thread.map_err(|error| StartError::Other(error.to_string()))?);
     }
+    let reload = Reload { sources, texts, directory: directory.clone(), limits: config.limits };
+    let reloading = tokio::spawn(reload.run());
     let app = http::router(directory);
     let mut ending = stopped;
     let serving = tokio::spawn(async move {
@@ -138,7 +150,7 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
             })
             .await
     });
-    Ok(Host { address, stop, threads, serving, clients })
+    Ok(Host { address, stop, threads, serving, reloading, clients })
 }
 
 fn open_state(location: &StateLocation, service: &str) -> Result<State, StartError> {
@@ -155,7 +167,8 @@ impl Host {
 
     /// Lets handlers finish, leaves the groups in good order, closes the connections.
     pub async fn shutdown(self) {
-        let Self { stop, threads, mut serving, clients, .. } = self;
+        let Self { stop, threads, mut serving, reloading, clients, .. } = self;
+        reloading.abort();
         stop.send_replace(true);
         // A stream that never ends must not hold us.
         if tokio::time::timeout(std::time::Duration::from_secs(2), &mut serving).await.is_err() {

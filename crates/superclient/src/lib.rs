@@ -29,6 +29,7 @@ mod http;
 mod json;
 mod limits;
 mod machine;
+mod reload;
 mod state;
 
 pub use config::{Config, Limits, Script, StateLocation};

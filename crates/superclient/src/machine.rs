@@ -54,6 +54,15 @@ pub(crate) struct View {
     pub function: Function,
 }
 
+/// Method and path as the script wrote them.
+pub(crate) type RouteKey = Arc<str>;
+
+impl Route {
+    pub fn key(&self) -> RouteKey {
+        format!("{} {}", self.method, self.path).into()
+    }
+}
+
 /// Something to be done a while after each event of a type.
 pub(crate) struct Timer {
     pub kind: String,

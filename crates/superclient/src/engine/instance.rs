@@ -1,6 +1,7 @@
 //! One instance: a thread with a machine, a seat in the group, and a queue of
 //! requests. If a script had to be stopped, the machine is made anew.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::bindings::{ctx, results};
 use crate::config::Limits;
 use crate::host::Directory;
 use crate::http::{Answer, Incoming, routes};
-use crate::machine::{CALL, Call, Kind, Machine, describe, is_out_of_memory};
+use crate::machine::{CALL, Call, Kind, Machine, RouteKey, describe, is_out_of_memory};
 use crate::state::State;
 
 /// Unsettled deliveries of one instance: enough to keep it busy while others wait for the bus.
@@ -26,13 +27,13 @@ const CREDIT: u64 = 32;
 /// What an instance is asked to do.
 pub(crate) enum Job {
     Route {
-        route: usize,
+        route: RouteKey,
         request: Incoming,
         reply: oneshot::Sender<Answer>,
     },
     /// One event of a stream, through the script's function.
     Item {
-        route: usize,
+        route: RouteKey,
         event: Arc<Event>,
         request: Incoming,
         reply: oneshot::Sender<Answer>,
@@ -43,7 +44,8 @@ pub(crate) enum Job {
 #[derive(Clone)]
 pub(crate) struct Blueprint {
     pub name: String,
-    pub text: String,
+    /// The script; changes when its file did and the new one loads.
+    pub text: watch::Receiver<Arc<str>>,
     pub limits: Limits,
     pub client: Client,
     pub state: State,
@@ -55,12 +57,13 @@ pub(crate) struct Blueprint {
 
 /// Runs until `stop` turns true.
 pub(crate) async fn run(
-    blueprint: Blueprint,
+    mut blueprint: Blueprint,
     mut jobs: mpsc::Receiver<Job>,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
-        let machine = match Machine::load(&blueprint.name, &blueprint.text, blueprint.limits) {
+        let text = blueprint.text.borrow_and_update().clone();
+        let machine = match Machine::load(&blueprint.name, &text, blueprint.limits) {
             Ok(machine) => machine,
             // It loaded before; only memory can be short now.
             Err(error) => {
@@ -74,21 +77,61 @@ pub(crate) async fn run(
         let _ = machine.shared.directory.set(blueprint.directory.clone());
         let machine = Rc::new(machine);
         let local = LocalSet::new();
-        let stopped = local.run_until(serve(&blueprint, &machine, &mut jobs, &mut stop)).await;
-        if stopped {
-            return;
+        match local.run_until(serve(&blueprint, &machine, &mut jobs, &mut stop)).await {
+            End::Stopped => return,
+            End::Changed => tracing::warn!(script = blueprint.name, "the script was reloaded"),
+            End::Spent => {
+                tracing::warn!(script = blueprint.name, "a script was stopped; its machine is made anew");
+            }
         }
-        tracing::warn!(script = blueprint.name, "a script was stopped; its machine is made anew");
     }
 }
 
-/// True if the instance shall end, false if its machine is spent.
+/// Why a machine is not used any more.
+enum End {
+    Stopped,
+    Spent,
+    Changed,
+}
+
+/// Events and requests that are being handled.
+#[derive(Clone, Default)]
+struct Busy(Rc<Cell<usize>>);
+
+impl Busy {
+    /// Counts until the future is done or dropped.
+    async fn count<T>(self, future: impl Future<Output = T>) -> T {
+        struct Done(Rc<Cell<usize>>);
+        impl Drop for Done {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        self.0.set(self.0.get() + 1);
+        let _done = Done(self.0);
+        future.await
+    }
+
+    /// Returns when nothing is being handled, or after a while: what is cut off
+    /// then comes again.
+    async fn end(&self) {
+        for _ in 0..1_000 {
+            if self.0.get() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
 async fn serve(
     blueprint: &Blueprint,
     machine: &Rc<Machine>,
     jobs: &mut mpsc::Receiver<Job>,
     stop: &mut watch::Receiver<bool>,
-) -> bool {
+) -> End {
+    let busy = Busy::default();
+    let mut text = blueprint.text.clone();
     if blueprint.writes_views {
         let (machine, reached) = (machine.clone(), blueprint.reached.clone());
         tokio::task::spawn_local(async move {
@@ -124,24 +167,36 @@ async fn serve(
         }
         tokio::select! {
             job = jobs.recv() => match job {
-                Some(job) => { tokio::task::spawn_local(answer(machine.clone(), blueprint.reached.subscribe(), job)); }
-                None => return true,
+                Some(job) => {
+                    let answer = answer(machine.clone(), blueprint.reached.subscribe(), job);
+                    tokio::task::spawn_local(busy.clone().count(answer));
+                }
+                None => return End::Stopped,
             },
             delivery = async { match &mut membership {
                 Some(membership) => membership.next().await,
                 None => std::future::pending().await,
             } } => match (delivery, &membership) {
                 (Some(delivery), Some(seat)) => {
-                    tokio::task::spawn_local(handle(machine.clone(), seat.settler(), delivery));
+                    let handled = handle(machine.clone(), seat.settler(), delivery);
+                    tokio::task::spawn_local(busy.clone().count(handled));
                 }
                 _ => membership = None,
             },
-            _ = spent.tick() => if machine.budget.exceeded() { return false },
+            _ = spent.tick() => if machine.budget.exceeded() { return End::Spent },
+            // Between events: what is under way ends with the script it began with.
+            changed = text.changed() => if changed.is_ok() {
+                busy.end().await;
+                if let Some(membership) = membership {
+                    membership.leave().await;
+                }
+                return End::Changed;
+            },
             _ = stop.wait_for(|stop| *stop) => {
                 if let Some(membership) = membership {
                     membership.leave().await;
                 }
-                return true;
+                return End::Stopped;
             }
         }
     }
@@ -227,7 +282,7 @@ async fn answer(machine: Rc<Machine>, mut reached: watch::Receiver<Position>, jo
         Err(answer) => answer,
         Ok(call) => {
             let call = Rc::new(call);
-            let run = routes::run(&machine, &call, route, &request, event.as_deref());
+            let run = routes::run(&machine, &call, &route, &request, event.as_deref());
             match CALL
                 .scope(call.clone(), run)
                 .await

@@ -23,7 +23,7 @@ use crate::StartError;
 use crate::engine::instance::Job;
 use crate::host::Directory;
 use crate::json;
-use crate::machine::{Call, Route, Shared};
+use crate::machine::{Call, Route, RouteKey, Shared};
 
 /// Larger bodies are refused.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -74,7 +74,8 @@ pub(crate) struct Table(Vec<Entry>);
 
 struct Entry {
     service: String,
-    index: usize,
+    /// Finds the route in whatever machine runs it: a script may be swapped meanwhile.
+    key: RouteKey,
     method: String,
     path: String,
     segments: Vec<Segment>,
@@ -87,7 +88,7 @@ enum Segment {
 }
 
 impl Table {
-    pub fn add(&mut self, service: &str, index: usize, route: &Route) -> Result<(), StartError> {
+    pub fn add(&mut self, service: &str, route: &Route) -> Result<(), StartError> {
         let segments: Vec<Segment> = route
             .path
             .split('/')
@@ -117,7 +118,7 @@ impl Table {
         }
         self.0.push(Entry {
             service: service.to_owned(),
-            index,
+            key: route.key(),
             method: route.method.clone(),
             path: route.path.clone(),
             segments,
@@ -220,7 +221,8 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
             return Err(Answer::problem(401, "unauthorized", "this host wants its token"));
         }
     }
-    let (entry, params) = directory.table.find(None, parts.method.as_str(), parts.uri.path())?;
+    let table = directory.table();
+    let (entry, params) = table.find(None, parts.method.as_str(), parts.uri.path())?;
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
         Answer::problem(413, "too-large", &format!("a body has at most {BODY_BYTES_MAX} bytes"))
     })?;
@@ -235,9 +237,9 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
         correlation: None,
     };
     match &entry.stream {
-        None => Ok(ask(directory, &entry.service, entry.index, incoming).await.into_response()),
+        None => Ok(ask(directory, &entry.service, entry.key.clone(), incoming).await.into_response()),
         Some(types) => {
-            follow(directory.clone(), entry.service.clone(), entry.index, types.clone(), incoming).await
+            follow(directory.clone(), entry.service.clone(), entry.key.clone(), types.clone(), incoming).await
         }
     }
 }
@@ -268,7 +270,7 @@ fn json_body(headers: &HeaderMap, body: &[u8]) -> Result<Option<serde_json::Valu
 }
 
 /// Hands a request to one of the service's instances.
-async fn ask(directory: &Directory, service: &str, route: usize, request: Incoming) -> Answer {
+async fn ask(directory: &Directory, service: &str, route: RouteKey, request: Incoming) -> Answer {
     let (reply, answer) = oneshot::channel();
     let Some(service) = directory.services.get(service) else {
         return Answer::problem(404, "not-found", "there is no such service");
@@ -289,7 +291,7 @@ async fn ask(directory: &Directory, service: &str, route: usize, request: Incomi
 async fn follow(
     directory: Arc<Directory>,
     service: String,
-    route: usize,
+    route: RouteKey,
     types: Vec<String>,
     request: Incoming,
 ) -> Result<Response, Answer> {
@@ -313,7 +315,7 @@ async fn follow(
     let hello = Sse::default().event("position").data(subscription.position().to_string());
     let events =
         stream::unfold((subscription, directory, request), move |(mut subscription, directory, request)| {
-            let service = service.clone();
+            let (service, route) = (service.clone(), route.clone());
             async move {
                 loop {
                     let event = match subscription.next().await? {
@@ -322,7 +324,7 @@ async fn follow(
                     };
                     let position = event.position;
                     let (reply, answer) = oneshot::channel();
-                    let job = Job::Item { route, event, request: request.clone(), reply };
+                    let job = Job::Item { route: route.clone(), event, request: request.clone(), reply };
                     directory.services.get(&service)?.pick().send(job).await.ok()?;
                     let answer = answer.await.ok()?;
                     // A failure ends the stream: the reader comes back with its last id.
@@ -357,7 +359,8 @@ pub(crate) async fn call_service(
         return Err(mlua::Error::runtime(format!("svc:http: no service `{service}` runs in this host")));
     }
     let (route, text) = path.split_once('?').unwrap_or((&path, ""));
-    let found = directory.table.find(Some(&service), &method.to_uppercase(), route);
+    let table = directory.table();
+    let found = table.find(Some(&service), &method.to_uppercase(), route);
     let (entry, params) = found
         .map_err(|_| mlua::Error::runtime(format!("svc:http: `{service}` has no route {method} {path}")))?;
     let body = body.map(|body| json::from_lua(lua, &body)).transpose()?;
@@ -371,7 +374,7 @@ pub(crate) async fn call_service(
         json: body,
         correlation: call.correlation.clone(),
     };
-    let answer = ask(&directory, &entry.service, entry.index, incoming).await;
+    let answer = ask(&directory, &entry.service, entry.key.clone(), incoming).await;
     let table = lua.create_table()?;
     table.set("status", answer.status)?;
     table.set("ok", answer.status < 400)?;

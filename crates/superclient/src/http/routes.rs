@@ -10,7 +10,7 @@ use super::{Answer, Incoming};
 use crate::bindings::{ctx, results};
 use crate::engine::{instance, views};
 use crate::json;
-use crate::machine::{Call, Kind, Machine, describe};
+use crate::machine::{Call, Kind, Machine, RouteKey, describe};
 
 /// Waits for `?after=`, makes the tables of `?at=`.
 pub(crate) async fn prepare(
@@ -55,14 +55,14 @@ fn clock() -> Timestamp {
 pub(crate) async fn run(
     machine: &Machine,
     call: &Rc<Call>,
-    route: usize,
+    route: &RouteKey,
     request: &Incoming,
     event: Option<&Event>,
 ) -> mlua::Result<Answer> {
     let lua = &machine.lua;
     let function = {
         let definitions = machine.shared.definitions.borrow();
-        definitions.routes.get(route).map(|route| route.function.clone())
+        definitions.routes.iter().find(|known| known.key() == *route).map(|route| route.function.clone())
     };
     let function = function.ok_or_else(|| mlua::Error::runtime("the route is gone"))?;
     let req = table(machine, request)?;

@@ -4,6 +4,7 @@
 
 mod consistency;
 mod limits;
+mod reload;
 mod sandbox;
 mod timers;
 mod values;
@@ -67,6 +68,25 @@ impl World {
         .await?;
         let url = format!("http://{}", host.local_addr());
         Ok(Running { host, url, http: self.http.clone() })
+    }
+
+    /// One service from a file that may change.
+    pub async fn run_file(&self, path: &std::path::Path) -> Running {
+        let host = daybook_superclient::start(Config {
+            bus: self.bus.clone(),
+            scripts: vec![Script::File(path.to_owned())],
+            state: StateLocation::Dir(self.dir.path().join("state-file")),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            instances: 2,
+            token: None,
+            instance_name: "file".into(),
+            services: HashMap::new(),
+            limits: Limits::default(),
+        })
+        .await
+        .unwrap();
+        let url = format!("http://{}", host.local_addr());
+        Running { host, url, http: self.http.clone() }
     }
 
     pub async fn run(&self, text: &str) -> Running {
