@@ -37,6 +37,9 @@ enum Command {
     Schema(commands::schema::Args),
     Verify(commands::verify::Args),
     #[command(subcommand)]
+    New(commands::new::Command),
+    Test(commands::test::Args),
+    #[command(subcommand)]
     Group(commands::group::Command),
     #[command(subcommand)]
     Bench(commands::bench::Command),
@@ -61,7 +64,9 @@ fn main() -> std::process::ExitCode {
             Command::Tail(args) => commands::tail::run(args).await,
             Command::Trace(args) => commands::trace::run(args).await,
             Command::Schema(args) => commands::schema::run(&args),
+            Command::New(command) => commands::new::run(&command),
             Command::Verify(args) => commands::verify::run(&args),
+            Command::Test(args) => commands::test::run(args).await,
             Command::Group(command) => commands::group::run(command).await,
             Command::Bench(command) => commands::bench::run(command).await,
         }

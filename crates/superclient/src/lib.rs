@@ -31,7 +31,9 @@ mod limits;
 mod machine;
 mod reload;
 mod state;
+mod testing;
 
 pub use config::{Config, Limits, Script, StateLocation};
 pub use error::StartError;
 pub use host::{Host, start};
+pub use testing::TestFile;

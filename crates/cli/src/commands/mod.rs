@@ -4,12 +4,14 @@ pub mod bench;
 pub mod demo;
 pub mod group;
 mod http;
+pub mod new;
 pub mod publish;
 pub mod read;
 pub mod run;
 pub mod schema;
 pub mod serve;
 pub mod tail;
+pub mod test;
 pub mod trace;
 pub mod verify;
 

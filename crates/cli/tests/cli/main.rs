@@ -4,6 +4,7 @@
 mod commands;
 mod groups;
 mod refusals;
+mod script_tests;
 mod signals;
 mod verify;
 

@@ -232,7 +232,11 @@ async fn handle(machine: Rc<Machine>, settler: Settler, delivery: Delivery) {
 }
 
 /// `Some` reason if the script asks to park.
-async fn run_handler(machine: &Machine, call: &Rc<Call>, event: &Event) -> mlua::Result<Option<String>> {
+pub(crate) async fn run_handler(
+    machine: &Machine,
+    call: &Rc<Call>,
+    event: &Event,
+) -> mlua::Result<Option<String>> {
     let handler = machine.shared.definitions.borrow().handlers.get(&event.kind).cloned();
     // A group may still hold types that an older script wanted.
     let Some(handler) = handler else { return Ok(None) };

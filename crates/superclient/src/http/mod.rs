@@ -127,6 +127,26 @@ impl Table {
         Ok(())
     }
 
+    /// A request that comes from inside, and the route it is for.
+    pub fn incoming(
+        &self,
+        method: &str,
+        path: &str,
+        json: Option<serde_json::Value>,
+    ) -> Result<(RouteKey, Incoming), Answer> {
+        let (path, text) = path.split_once('?').unwrap_or((path, ""));
+        let (entry, params) = self.find(None, method, path)?;
+        let request = Incoming {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            params,
+            query: query(text),
+            json,
+            ..Incoming::default()
+        };
+        Ok((entry.key.clone(), request))
+    }
+
     /// The best match: fixed segments before named ones.
     fn find(
         &self,

@@ -1,0 +1,65 @@
+//! `daybook test`: the repository's own, and what failing looks like.
+
+use std::path::Path;
+
+use crate::run;
+
+fn repository(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path).to_string_lossy().into_owned()
+}
+
+#[test]
+fn the_tests_of_the_bank_and_the_examples_pass() {
+    for (path, least) in [("apps/bank/services", 8), ("examples", 3)] {
+        let ran = run(&["test", &repository(path)], "");
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        let passed: usize = ran.stdout.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(passed >= least, "{}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_failure_is_code_1_and_names_what_where_and_goes_into_the_junit_file() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(repository("examples/points.lua"), dir.path().join("points.lua")).unwrap();
+    let tests = r#"
+test("it is refused", function(t)
+  t:when(card, "7", "earn", { points = 3 })
+  t:rejected("too_many")
+end)
+test("it is stored", function(t)
+  t:when(card, "7", "earn", { points = 3 })
+  t:emitted{ { type = "PointsEarned", data = { points = 4 } } }
+end)
+test("fine <&>", function(t) t:state(card, "7", { points = 0 }) end)
+"#;
+    std::fs::write(dir.path().join("points_test.lua"), tests).unwrap();
+    let junit = dir.path().join("junit.xml");
+    let ran = run(&["test", dir.path().to_str().unwrap(), "--junit", junit.to_str().unwrap()], "");
+    assert_eq!(ran.code, 1);
+    assert!(ran.stdout.contains("points_test.lua:4: it was accepted"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("points_test.lua:8: event 1 should be"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("emitted were PointsEarned{ points = 3 }"), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("1 passed, 2 failed\n"), "{}", ran.stdout);
+    let junit = std::fs::read_to_string(junit).unwrap();
+    assert!(junit.contains("tests=\"3\" failures=\"2\"") && junit.contains("fine &lt;&amp;&gt;"), "{junit}");
+    let only = run(&["test", dir.path().to_str().unwrap(), "--only", "fine"], "");
+    assert_eq!(only.code, 0, "{}", only.stdout);
+    std::fs::write(dir.path().join("points_test.lua"), "test('x' function() end)").unwrap();
+    let broken = run(&["test", dir.path().to_str().unwrap()], "");
+    assert_eq!(broken.code, 1);
+    assert!(broken.stderr.contains("points_test.lua:1"), "{}", broken.stderr);
+    assert_eq!(run(&["test", &repository("docs")], "").code, 1);
+}
+
+#[test]
+fn a_new_service_passes_its_tests_and_overwrites_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_str().unwrap();
+    let new = run(&["new", "service", "stock", "--dir", place], "");
+    assert_eq!(new.code, 0, "{}", new.stderr);
+    let tested = run(&["test", place], "");
+    assert!(tested.stdout.ends_with("2 passed, 0 failed\n"), "{}", tested.stdout);
+    assert_eq!(run(&["new", "service", "stock", "--dir", place], "").code, 1);
+    assert_eq!(run(&["new", "service", "No Name", "--dir", place], "").code, 2);
+}
