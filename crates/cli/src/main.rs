@@ -36,6 +36,8 @@ enum Command {
     Trace(commands::trace::Args),
     Schema(commands::schema::Args),
     Verify(commands::verify::Args),
+    Backup(commands::backup::Args),
+    Restore(commands::backup::RestoreArgs),
     #[command(subcommand)]
     New(commands::new::Command),
     Test(commands::test::Args),
@@ -65,6 +67,8 @@ fn main() -> std::process::ExitCode {
             Command::Trace(args) => commands::trace::run(args).await,
             Command::Schema(args) => commands::schema::run(&args),
             Command::New(command) => commands::new::run(&command),
+            Command::Backup(args) => commands::backup::run(args).await,
+            Command::Restore(args) => commands::backup::restore(&args),
             Command::Verify(args) => commands::verify::run(&args),
             Command::Test(args) => commands::test::run(args).await,
             Command::Group(command) => commands::group::run(command).await,

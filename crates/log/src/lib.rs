@@ -24,6 +24,7 @@ mod identity;
 mod log;
 mod reader;
 mod recover;
+mod ship;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod spare;
@@ -35,4 +36,5 @@ pub use identity::{Lock, LogId};
 pub use log::{Log, Options, Recovered};
 pub use reader::Reader;
 pub use recover::SealedSegment;
+pub use ship::Shipper;
 pub use spare::Preparer;

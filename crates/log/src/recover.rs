@@ -103,14 +103,14 @@ pub(crate) fn recover(
     Ok((found, end))
 }
 
-struct Scan<'a> {
-    disk: &'a dyn Disk,
-    id: u32,
-    file: Arc<dyn DiskFile>,
+pub(crate) struct Scan<'a> {
+    pub disk: &'a dyn Disk,
+    pub id: u32,
+    pub file: Arc<dyn DiskFile>,
     /// The whole segment: at most a few dozen MiB, freed before the next.
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// Whether the tail may be written to.
-    mend: bool,
+    pub mend: bool,
 }
 
 impl Scan<'_> {
@@ -213,7 +213,7 @@ impl Scan<'_> {
     }
 
     /// The valid batch at `offset` that continues the log, and where the next would be.
-    fn batch(&self, offset: u64, end: &End) -> Option<(BatchHeader, u64)> {
+    pub fn batch(&self, offset: u64, end: &End) -> Option<(BatchHeader, u64)> {
         let at = usize::try_from(offset).ok()?;
         let header = self.bytes.get(at..)?.first_chunk::<BATCH_HEADER_BYTES>()?;
         let header = BatchHeader::decode(header, self.id, offset)?;
@@ -305,11 +305,11 @@ impl Scan<'_> {
         None
     }
 
-    fn damaged(&self, offset: u64, reason: &str) -> OpenError {
+    pub fn damaged(&self, offset: u64, reason: &str) -> OpenError {
         OpenError::Damaged { path: self.disk.path(&segment_name(self.id)), offset, reason: reason.into() }
     }
 }
 
-fn io_error(disk: &dyn Disk, segment: u32, what: &'static str, source: io::Error) -> OpenError {
+pub(crate) fn io_error(disk: &dyn Disk, segment: u32, what: &'static str, source: io::Error) -> OpenError {
     OpenError::Io { what, path: disk.path(&segment_name(segment)), source }
 }

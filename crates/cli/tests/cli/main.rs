@@ -1,6 +1,7 @@
 //! The binary as a person or a script meets it: output, refusals, exit codes.
 //! Every test starts the real `daybook` on a free port and a directory of its own.
 
+mod backup;
 mod commands;
 mod groups;
 mod refusals;

@@ -131,6 +131,11 @@ impl Writer {
     }
 }
 
+/// Whether these are all bytes of one checkpoint.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    decode(bytes).is_some()
+}
+
 fn encode(log: LogId, group: &str, counter: u64, state: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER];
     out[..8].copy_from_slice(&MAGIC);

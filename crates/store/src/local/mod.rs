@@ -9,6 +9,7 @@
 //! time proportional to that, not to the log. An index that is missing or
 //! damaged is made again, which reads the whole log.
 
+mod backup;
 mod checkpoints;
 mod codec;
 mod committer;
@@ -25,7 +26,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use daybook_log::{Disk, Lock, Log, LogId, RealDisk};
+use daybook_log::{Disk, Log, LogId, RealDisk};
 use daybook_model::{Event, Position, Timestamp};
 use tokio::sync::{oneshot, watch};
 
@@ -40,7 +41,8 @@ use query::Readers;
 use queue::{Queue, Work};
 use tail::Tail;
 
-pub use daybook_log::OpenError;
+pub use backup::{Backup, Checkpoints as CopiedCheckpoints};
+pub use daybook_log::{Lock, OpenError};
 pub use verify::{Verified, VerifyError, verify};
 
 /// What can be set of a local store.
@@ -212,7 +214,7 @@ fn refuse_foreign(dir: &Path, disk: &RealDisk) -> Result<(), OpenError> {
         return Ok(());
     }
     let ours = |name: &String| {
-        ["LOCK", "LOG.new", "spare", "index"].contains(&name.as_str()) || name.ends_with(".segment")
+        ["LOCK", "LOG.new", "spare", "index", "groups"].contains(&name.as_str()) || name.ends_with(".segment")
     };
     match names.iter().find(|name| !ours(name)) {
         Some(name) => Err(OpenError::NotALog {

@@ -1,0 +1,151 @@
+//! Copying a log to another disk, while it is written to.
+//!
+//! # Promises
+//! 1. What arrived opens as a log: whole batches, checked on the way, each
+//!    following the one before by its hash.
+//! 2. Nothing is copied that the source may still lose: the caller says how far
+//!    it is durable.
+//! 3. A copy of another log, or of another history of this one, is refused.
+//!
+//! # After a crash
+//! The copy is what had been synced; the next [`Shipper::open`] goes on there.
+
+use std::sync::Arc;
+
+use crate::format::{
+    BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES,
+    SegmentHeader, hash, segment_name,
+};
+use crate::recover::{End, Scan, io_error, recover};
+use crate::{Disk, DiskFile, LogId, OpenError, identity};
+
+pub struct Shipper {
+    source: Arc<dyn Disk>,
+    copy: Arc<dyn Disk>,
+    id: LogId,
+    end: End,
+    next_segment: u32,
+}
+
+impl Shipper {
+    /// Goes on with the copy that is there, after checking all of it; begins one
+    /// if there is none.
+    pub fn open(source: Arc<dyn Disk>, copy: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let not_a_log = |disk: &dyn Disk, reason: &str| OpenError::NotALog {
+            path: disk.path(""),
+            reason: reason.to_owned(),
+        };
+        let id = identity::read(&*source)?.ok_or_else(|| not_a_log(&*source, "there is no log here"))?;
+        match identity::read(&*copy)? {
+            None => identity::write(&*copy, id)?,
+            Some(known) if known == id => {}
+            Some(_) => return Err(not_a_log(&*copy, "it is a copy of another log")),
+        }
+        let (found, end) = recover(&*copy, id, &[], true, |_, _, _| Ok(()))?;
+        Ok(Self { source, copy, id, end, next_segment: found.len() as u32 })
+    }
+
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// Position that the copy's next record gets.
+    pub fn next(&self) -> u64 {
+        self.end.next
+    }
+
+    /// Copies every batch below `durable` (all valid ones if `None`, for a log
+    /// that nobody writes to); returns the bytes copied.
+    pub fn ship(&mut self, durable: Option<u64>) -> Result<u64, OpenError> {
+        if durable.is_some_and(|durable| durable < self.end.next) {
+            let reason = format!("it holds positions up to {}, more than the log itself", self.end.next);
+            return Err(OpenError::NotALog { path: self.copy.path(""), reason });
+        }
+        let mut bytes = 0;
+        loop {
+            if self.end.sealed && !self.begin_segment(durable)? {
+                return Ok(bytes);
+            }
+            bytes += self.continue_segment(durable)?;
+            if !self.end.sealed {
+                return Ok(bytes);
+            }
+        }
+    }
+
+    /// False if the source has no next segment yet.
+    fn begin_segment(&mut self, durable: Option<u64>) -> Result<bool, OpenError> {
+        let (id, name) = (self.next_segment, segment_name(self.next_segment));
+        let names = self.source.list();
+        let names =
+            names.map_err(|source| OpenError::Io { what: "list", path: self.source.path(""), source })?;
+        if !names.contains(&name) || durable.is_some_and(|durable| durable <= self.end.next) {
+            return Ok(false);
+        }
+        let file = self.source.open(&name, false).map_err(|e| io_error(&*self.source, id, "open", e))?;
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        file.read_exact_at(&mut header, 0).map_err(|e| io_error(&*self.source, id, "read", e))?;
+        let expected = SegmentHeader { segment: id, log: self.id.0, base: self.end.next };
+        if SegmentHeader::decode(&header) != Ok(expected) {
+            let reason = "it does not follow what was copied before".to_owned();
+            return Err(OpenError::Damaged { path: self.source.path(&name), offset: 0, reason });
+        }
+        let copy = self.copy.open(&name, true).map_err(|e| io_error(&*self.copy, id, "create", e))?;
+        self.write(&*copy, id, &header, 0)?;
+        self.copy.sync_dir().map_err(|e| io_error(&*self.copy, id, "sync the directory of", e))?;
+        (self.end.segment, self.end.offset, self.end.sealed) = (id, SEGMENT_HEADER_BYTES as u64, false);
+        self.next_segment += 1;
+        Ok(true)
+    }
+
+    fn continue_segment(&mut self, durable: Option<u64>) -> Result<u64, OpenError> {
+        let (id, name) = (self.end.segment, segment_name(self.end.segment));
+        let file = self.source.open(&name, false).map_err(|e| io_error(&*self.source, id, "open", e))?;
+        let len = file.len().map_err(|e| io_error(&*self.source, id, "read", e))?;
+        let mut scan = Scan { disk: &*self.source, id, file, bytes: Vec::new(), mend: false };
+        if len > SEGMENT_BYTES_MAX {
+            return Err(scan.damaged(0, "it is longer than any segment"));
+        }
+        scan.bytes = vec![0; len as usize];
+        scan.file.read_exact_at(&mut scan.bytes, 0).map_err(|e| io_error(&*self.source, id, "read", e))?;
+        let begin = self.end.offset;
+        while let Some((batch, next_offset)) = scan.batch(self.end.offset, &self.end) {
+            let next = batch.first + u64::from(batch.count);
+            if durable.is_some_and(|durable| next > durable) {
+                break;
+            }
+            let at = self.end.offset as usize;
+            self.end.last = hash(&scan.bytes[at..at + BATCH_HEADER_BYTES + batch.body as usize]);
+            self.end.next = next;
+            self.end.offset = next_offset;
+        }
+        let here = scan.bytes.get(self.end.offset as usize..).unwrap_or_default();
+        let other_history = here
+            .first_chunk::<BATCH_HEADER_BYTES>()
+            .and_then(|header| BatchHeader::decode(header, id, self.end.offset))
+            .is_some_and(|header| header.first == self.end.next && header.previous != self.end.last);
+        if other_history {
+            return Err(scan.damaged(self.end.offset, "the copy has another history than the log"));
+        }
+        if let Some(footer) = Footer::decode(here, id, self.end.offset)
+            && footer.next == self.end.next
+            && footer.last == self.end.last
+        {
+            self.end.offset += FOOTER_BYTES as u64;
+            self.end.sealed = true;
+        }
+        let until = (self.end.offset as usize).min(scan.bytes.len());
+        let new = &scan.bytes[begin as usize..until];
+        if !new.is_empty() {
+            let copy = self.copy.open(&name, false).map_err(|e| io_error(&*self.copy, id, "open", e))?;
+            self.write(&*copy, id, new, begin)?;
+        }
+        Ok(new.len() as u64)
+    }
+
+    fn write(&self, file: &dyn DiskFile, id: u32, bytes: &[u8], at: u64) -> Result<(), OpenError> {
+        file.write_all_at(bytes, at)
+            .and_then(|()| file.sync_data())
+            .map_err(|e| io_error(&*self.copy, id, "write", e))
+    }
+}

@@ -1,0 +1,96 @@
+//! A copy of a store on another disk: log and group checkpoints.
+//!
+//! # Promises
+//! What arrived opens as a store. A group's checkpoint is never ahead of the
+//! copied log: it is read before the log's durable head is asked for, and
+//! written after everything below that head.
+//!
+//! # Not here
+//! The index: it is made from the log when the copy is opened.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use daybook_log::{Lock, OpenError, RealDisk, Shipper};
+
+use super::checkpoints;
+
+pub struct Backup {
+    source: PathBuf,
+    copy: PathBuf,
+    shipper: Shipper,
+    _lock: Lock,
+}
+
+/// Checkpoints as they were before the log was copied.
+pub struct Checkpoints(Vec<(String, Vec<u8>)>);
+
+impl Backup {
+    /// `copy` is made if absent; a copy of the same log is gone on with.
+    pub fn open(source: &Path, copy: &Path) -> Result<Self, OpenError> {
+        if !source.join("LOG").is_file() {
+            return Err(OpenError::NotALog {
+                path: source.to_owned(),
+                reason: "there is no log here".into(),
+            });
+        }
+        let io = |what, path: &Path, source| OpenError::Io { what, path: path.to_owned(), source };
+        let from = RealDisk::open(source).map_err(|e| io("open", source, e))?;
+        let to = RealDisk::open(copy).map_err(|e| io("open", copy, e))?;
+        super::refuse_foreign(copy, &to)?;
+        let lock = Lock::take(copy)?;
+        let shipper = Shipper::open(Arc::new(from), Arc::new(to))?;
+        Ok(Self { source: source.to_owned(), copy: copy.to_owned(), shipper, _lock: lock })
+    }
+
+    /// First: what the groups have settled.
+    pub fn checkpoints(&self) -> Result<Checkpoints, OpenError> {
+        let dir = self.source.join("groups");
+        let io = |what, path: &Path, source| OpenError::Io { what, path: path.to_owned(), source };
+        let mut found = Vec::new();
+        if !dir.is_dir() {
+            return Ok(Checkpoints(found));
+        }
+        for entry in fs::read_dir(&dir).map_err(|e| io("list", &dir, e))? {
+            let path = entry.map_err(|e| io("list", &dir, e))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let bytes = fs::read(&path).map_err(|e| io("read", &path, e))?;
+            // One that is being written is torn; its twin is whole.
+            if checkpoints::is_whole(&bytes) {
+                found.push((name, bytes));
+            }
+        }
+        Ok(Checkpoints(found))
+    }
+
+    /// Then: the log up to `durable`, asked for after the checkpoints were read
+    /// (`None`: nobody writes to it), and the checkpoints behind it. Returns the
+    /// bytes of log copied.
+    pub fn ship(&mut self, durable: Option<u64>, checkpoints: &Checkpoints) -> Result<u64, OpenError> {
+        let bytes = self.shipper.ship(durable)?;
+        let dir = self.copy.join("groups");
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(&dir)?;
+            for (name, bytes) in &checkpoints.0 {
+                let path = dir.join(name);
+                if fs::read(&path).is_ok_and(|known| known == *bytes) {
+                    continue;
+                }
+                let fresh = dir.join(format!("{name}.new"));
+                fs::write(&fresh, bytes)?;
+                fs::File::open(&fresh)?.sync_all()?;
+                fs::rename(&fresh, &path)?;
+            }
+            fs::File::open(&dir)?.sync_all()
+        };
+        write().map_err(|source| OpenError::Io { what: "write", path: dir.clone(), source })?;
+        Ok(bytes)
+    }
+
+    /// Position that the copy's next event gets.
+    pub fn next(&self) -> u64 {
+        self.shipper.next()
+    }
+}
