@@ -79,8 +79,12 @@ impl Shipper {
         let names = self.source.list();
         let names =
             names.map_err(|source| OpenError::Io { what: "list", path: self.source.path(""), source })?;
-        if !names.contains(&name) || durable.is_some_and(|durable| durable <= self.end.next) {
+        if durable.is_some_and(|durable| durable <= self.end.next) {
             return Ok(false);
+        }
+        if !names.contains(&name) {
+            // There is more, and it is not where this copy would go on.
+            return if durable.is_some() { Err(self.other_history(id)) } else { Ok(false) };
         }
         let file = self.source.open(&name, false).map_err(|e| io_error(&*self.source, id, "open", e))?;
         let mut header = [0; SEGMENT_HEADER_BYTES];
@@ -100,7 +104,10 @@ impl Shipper {
 
     fn continue_segment(&mut self, durable: Option<u64>) -> Result<u64, OpenError> {
         let (id, name) = (self.end.segment, segment_name(self.end.segment));
-        let file = self.source.open(&name, false).map_err(|e| io_error(&*self.source, id, "open", e))?;
+        let file = self.source.open(&name, false).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => self.other_history(id),
+            _ => io_error(&*self.source, id, "open", error),
+        })?;
         let len = file.len().map_err(|e| io_error(&*self.source, id, "read", e))?;
         let mut scan = Scan { disk: &*self.source, id, file, bytes: Vec::new(), mend: false };
         if len > SEGMENT_BYTES_MAX {
@@ -125,7 +132,7 @@ impl Shipper {
             .and_then(|header| BatchHeader::decode(header, id, self.end.offset))
             .is_some_and(|header| header.first == self.end.next && header.previous != self.end.last);
         if other_history {
-            return Err(scan.damaged(self.end.offset, "the copy has another history than the log"));
+            return Err(self.other_history(id));
         }
         if let Some(footer) = Footer::decode(here, id, self.end.offset)
             && footer.next == self.end.next
@@ -141,6 +148,14 @@ impl Shipper {
             self.write(&*copy, id, new, begin)?;
         }
         Ok(new.len() as u64)
+    }
+
+    fn other_history(&self, segment: u32) -> OpenError {
+        OpenError::Damaged {
+            path: self.copy.path(&segment_name(segment)),
+            offset: self.end.offset,
+            reason: "from here on the copy has another history than the log".into(),
+        }
     }
 
     fn write(&self, file: &dyn DiskFile, id: u32, bytes: &[u8], at: u64) -> Result<(), OpenError> {
