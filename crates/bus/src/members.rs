@@ -110,6 +110,14 @@ impl Members {
         self.seats.iter().filter(|(_, seat)| gone(seat)).map(|(id, _)| *id).collect()
     }
 
+    /// Whether a later process of the same instance has taken a seat: then the
+    /// one that sits here is lost for good once its connection is.
+    pub fn has_successor(&self, id: SeatId) -> bool {
+        let Some(seat) = self.seats.get(&id) else { return false };
+        let later = self.seats.range((std::ops::Bound::Excluded(id), std::ops::Bound::Unbounded));
+        later.into_iter().any(|(_, other)| other.instance == seat.instance && other.boot != seat.boot)
+    }
+
     pub fn add(&mut self, member: MemberId, seat: Seat) -> SeatId {
         self.last_seat += 1;
         let id = SeatId(self.last_seat);

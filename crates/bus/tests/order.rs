@@ -181,6 +181,29 @@ fn another_boot_of_the_instance_proves_the_crash_at_once() {
 }
 
 #[test]
+fn a_new_boot_that_comes_before_the_old_connection_ends_proves_the_crash_as_well() {
+    let mut world = World::new();
+    world.join_as(1, "i", Some("first"), 10);
+    world.join_as(3, "other", Some("first"), 10);
+    world.publish(&["a"]);
+    assert_eq!(world.take()[0].member(), 1);
+    world.join_as(2, "i", Some("second"), 10);
+    // Two processes under one name may both be alive: nothing is taken away.
+    assert!(world.take().is_empty() && world.revoked.is_empty());
+    world.lost(1);
+    world.pass(world.settings.save_gap_ms);
+    assert_eq!(world.take()[0].attempt, 2);
+    // The later process is not proved dead by the earlier one's end.
+    world.publish(&["b", "c", "d"]);
+    let second = world.take().into_iter().find(|got| got.member() == 2).expect("2 has a turn");
+    world.lost(2);
+    world.pass(world.settings.grace_ms - 1_000);
+    world.join_as(4, "i", Some("second"), 10);
+    let again = world.take().into_iter().find(|got| got.position() == second.position()).unwrap();
+    assert_eq!((again.member(), again.attempt), (4, 1));
+}
+
+#[test]
 fn all_gone_then_back_goes_on_where_it_was() {
     let mut world = World::new();
     world.join(1);

@@ -260,3 +260,57 @@ async fn an_oversized_frame_and_a_missing_hello_close_the_connection() {
     assert_eq!(next.call(json!({ "op": "read", "id": 2 })).await["op"], "page");
     server.shutdown().await;
 }
+
+/// `(instance, connected)` of each seat of group `g`, over HTTP.
+async fn seats(server: &Server) -> Vec<(String, bool)> {
+    let answer = reqwest::get(format!("http://{}/v1/groups/g", server.local_addr())).await.unwrap();
+    let group: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let seat = |member: &Value| {
+        (member["instance"].as_str().unwrap().to_owned(), member["connected"].as_bool().unwrap())
+    };
+    group["members"].as_array().unwrap().iter().map(seat).collect()
+}
+
+#[tokio::test]
+async fn a_crashed_process_frees_its_keys_as_soon_as_the_next_one_of_its_instance_is_there() {
+    let (server, _dir) = server().await;
+    for new_one_first in [true, false] {
+        let mut publisher = Raw::hello(&server, "publisher").await;
+        publisher.call(publish(2, &[event(&format!("e{new_one_first}"), "k", None)])).await;
+        let hello =
+            |boot: &str| json!({ "op": "hello", "id": 1, "service": "s", "instance": "i", "boot": boot });
+        let join = json!({ "op": "join", "id": 2, "group": "g", "credit": 10 });
+        let (mut old, mut new) = (Raw::open(&server).await, Raw::open(&server).await);
+        old.call(hello("first")).await;
+        old.call(join.clone()).await;
+        let first = old.deliveries(1).await;
+        new.call(hello("second")).await;
+        if new_one_first {
+            assert_eq!(new.call(join).await["op"], "joined");
+            drop(old);
+        } else {
+            drop(old);
+            while seats(&server).await[0].1 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            assert_eq!(new.call(join).await["op"], "joined");
+        }
+        // The old seat never waits for a process that cannot come back.
+        loop {
+            let seats = seats(&server).await;
+            assert!(seats.iter().all(|(_, connected)| *connected), "{seats:?}");
+            if seats.len() == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let again = new.deliveries(1).await;
+        assert_eq!(again[0]["event"]["id"], first[0]["event"]["id"]);
+        assert_eq!(again[0]["attempt"], 2);
+        let tokens = [again[0]["token"].clone()];
+        let ack = json!({ "op": "ack", "id": 3, "subscription": 1, "tokens": tokens });
+        assert_eq!(new.call(ack).await["stale"], json!([]));
+        new.call(json!({ "op": "leave", "id": 4, "subscription": 1 })).await;
+    }
+    server.shutdown().await;
+}

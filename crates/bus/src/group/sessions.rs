@@ -71,7 +71,9 @@ impl Group {
     pub(super) fn lost(&mut self, now: Millis, member: MemberId, out: &mut Vec<Effect>) {
         let Some(id) = self.members.seat_of(member) else { return };
         let can_resume = self.members.seat(id).is_some_and(|seat| seat.boot.is_some());
-        if !can_resume {
+        // The next process is often here before the end of the last one's
+        // connection is noticed: there is nobody to wait for.
+        if !can_resume || self.members.has_successor(id) {
             return self.give_up(now, id, Gone::Crashed, out);
         }
         self.take_back(id, out);
