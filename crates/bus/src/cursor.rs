@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use daybook_model::Position;
 
+use crate::planted::{Bug, has};
+
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor {
     /// Next position to read. Below `top` only after a restart.
@@ -33,7 +35,7 @@ impl Cursor {
 
     /// Whether an event just read at `position` still has to be done.
     pub fn is_open(&self, position: Position) -> bool {
-        position >= self.top || self.unsettled.contains(&position)
+        position >= self.top || self.unsettled.contains(&position) || has(Bug::SettledComesAgain)
     }
 
     pub fn open(&mut self, position: Position) {
@@ -92,7 +94,9 @@ impl Cursor {
     /// What to write down: `top`, at least `least` if that was read, and the
     /// unsettled positions below it.
     pub fn saved(&self, least: Position) -> (Position, Vec<Position>) {
-        let Some(low) = self.unsettled.first().copied() else { return (self.top, Vec::new()) };
+        let Some(low) = self.unsettled.first().copied().filter(|_| !has(Bug::CursorPastUnsettled)) else {
+            return (self.top, Vec::new());
+        };
         let top = self.settled_top.max(low).max(least).min(self.top);
         (top, self.unsettled.range(..top).copied().collect())
     }

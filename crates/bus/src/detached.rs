@@ -12,6 +12,7 @@ use daybook_model::Position;
 use serde::{Deserialize, Serialize};
 
 use crate::LaneKey;
+use crate::planted::{Bug, has};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Detached {
@@ -39,7 +40,8 @@ pub(crate) struct DetachedKeys {
 
 impl DetachedKeys {
     pub fn restore(records: Vec<(LaneKey, Detached)>) -> Self {
-        let records: BTreeMap<_, _> = records.into_iter().collect();
+        let kept = |(_, record): &(LaneKey, Detached)| record.parked.is_none() || !has(Bug::ParkedForgotten);
+        let records: BTreeMap<_, _> = records.into_iter().filter(kept).collect();
         let going_on = records.iter().filter(|(_, record)| record.parked.is_none());
         let wanted = going_on.map(|(key, record)| (key.clone(), record.next)).collect();
         Self { records, wanted, last: None }
@@ -75,7 +77,7 @@ impl DetachedKeys {
     }
 
     pub fn settled(&mut self, key: &LaneKey, position: Position) {
-        if let Some(record) = self.records.get_mut(key) {
+        if let Some(record) = self.records.get_mut(key).filter(|_| !has(Bug::RecordStandsStill)) {
             record.next = position.next();
         }
     }

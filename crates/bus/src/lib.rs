@@ -27,6 +27,7 @@ mod key;
 mod lane;
 mod members;
 mod options;
+mod planted;
 mod queue;
 mod report;
 mod saves;
@@ -39,5 +40,7 @@ pub use group::{Amendable, Group};
 pub use io::{BarrierId, Effect, Input, MemberId, Millis, ReplyId, Token};
 pub use key::LaneKey;
 pub use options::Options;
+#[cfg(feature = "planted")]
+pub use planted::{Bug, plant};
 pub use report::{GroupReport, KeyReport, KeyState, MemberReport, ParkedReport, Settled};
 pub use settings::Settings;

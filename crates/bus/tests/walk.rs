@@ -13,7 +13,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Got, World, join};
-use daybook_bus::{Input, MemberId, ReplyId, Settings, Token};
+use daybook_bus::{Bug, Input, MemberId, ReplyId, Settings, Token, plant};
 use daybook_model::wire::{self, Mode, NackAction, Poison};
 
 const WALKS: u64 = 80;
@@ -29,6 +29,27 @@ fn a_random_walk_keeps_the_promises() {
         Walk::new(seed).run();
         std::mem::forget(told);
     }
+}
+
+/// A checker that finds nothing proves nothing: each of these mistakes must be found.
+#[test]
+fn every_planted_mistake_is_found() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        let found = (1..=WALKS).any(|seed| {
+            let walk = move || {
+                plant(Some(bug));
+                Walk::new(seed).run();
+            };
+            std::thread::spawn(walk).join().is_err()
+        });
+        if !found {
+            missed.push(bug);
+        }
+    }
+    let _ = std::panic::take_hook();
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
 struct TellSeed(u64);
@@ -76,6 +97,10 @@ struct Walk {
     /// Deliveries that are over, to be used again by mistake.
     dead: Vec<Token>,
     last_attempt: BTreeMap<u64, u32>,
+    /// Was in the hands of a session that crashed for good: the next attempt has a higher number.
+    crashed: BTreeSet<u64>,
+    /// Members whose process cannot come back.
+    without_boot: BTreeSet<u64>,
     /// Keys whose old claims are not fenced yet.
     unfenced: BTreeMap<Token, u64>,
     present: Vec<u64>,
@@ -114,6 +139,8 @@ impl Walk {
             live: BTreeMap::new(),
             dead: Vec::new(),
             last_attempt: BTreeMap::new(),
+            crashed: BTreeSet::new(),
+            without_boot: BTreeSet::new(),
             unfenced: BTreeMap::new(),
             present: Vec::new(),
             next_member: 1,
@@ -148,7 +175,13 @@ impl Walk {
                 }
             }
             30..34 => {
+                let held: Vec<(u64, u64)> =
+                    self.live.values().map(|got| (got.member(), got.position())).collect();
                 if let Some(member) = self.gone() {
+                    if self.without_boot.contains(&member) {
+                        let its = held.iter().filter(|(holder, _)| *holder == member);
+                        self.crashed.extend(its.map(|(_, position)| *position));
+                    }
                     self.world.lost(member);
                 }
             }
@@ -211,6 +244,9 @@ impl Walk {
         self.present.push(member);
         self.boots.insert(member, (instance.clone(), boot.clone()));
         let boot = (self.dice.below(5) > 0).then_some(boot.as_str());
+        if boot.is_none() {
+            self.without_boot.insert(member);
+        }
         self.world.join_as(member, &instance, boot, credit);
     }
 
@@ -313,6 +349,9 @@ impl Walk {
             self.settled.insert(parked.position.0);
             self.world.step(Input::Skip(parked.key));
         } else {
+            // It begins anew: its attempts are counted from one.
+            self.last_attempt.remove(&parked.position.0);
+            self.crashed.remove(&parked.position.0);
             self.world.step(Input::Retry(parked.key));
         }
     }
@@ -327,6 +366,7 @@ impl Walk {
         self.world.replies.clear();
         self.present.clear();
         self.boots.clear();
+        self.crashed.clear();
         let remembered = self.group_settled();
         let forgotten: Vec<_> = self.answered.difference(&remembered).collect();
         assert!(forgotten.is_empty(), "answered acks are lost: {forgotten:?}");
@@ -385,6 +425,12 @@ impl Walk {
         assert!(self.present.contains(&got.member()), "{position} went to a session that is gone");
         assert!(!self.settled.contains(&position), "{position} was settled and came again");
         assert!((1..=MAX_ATTEMPTS).contains(&got.attempt), "attempt {} at {position}", got.attempt);
+        if let Some(last) = self.last_attempt.get(&position).copied() {
+            // The second attempt and all later ones are on disk before they are sent.
+            assert!(last < 2 || got.attempt >= last, "{position}: attempt {} after {last}", got.attempt);
+            let counted = !self.crashed.remove(&position) || got.attempt > last;
+            assert!(counted, "{position}: a crash did not count, attempt {} after {last}", got.attempt);
+        }
         for held in self.live.values() {
             assert!(
                 !self.same_key(held.position(), position),
@@ -438,6 +484,8 @@ impl Walk {
                 self.world.step(Input::Ack { member: token.member, tokens: vec![token], reply: None });
             }
             if let Some(parked) = self.world.group.parked().into_iter().next() {
+                self.last_attempt.remove(&parked.position.0);
+                self.crashed.remove(&parked.position.0);
                 self.world.step(Input::Retry(parked.key));
             }
             if self.world.group.low().0 == head && self.world.group.report().behind == 0 {

@@ -21,6 +21,7 @@ use crate::cursor::Cursor;
 use crate::detached::DetachedKeys;
 use crate::lane::Lanes;
 use crate::members::Members;
+use crate::planted::{Bug, has};
 use crate::queue::TurnQueue;
 use crate::saves::Saves;
 use crate::slots::Slots;
@@ -167,7 +168,7 @@ impl Group {
             options: self.options.clone(),
             top,
             unsettled,
-            failed: failed.collect(),
+            failed: if has(Bug::AttemptsForgotten) { Vec::new() } else { failed.collect() },
             detached: self.detached.iter().map(|(key, record)| (key.clone(), record.clone())).collect(),
             stopped: self.stopped.clone(),
         }

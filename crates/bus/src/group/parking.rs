@@ -10,6 +10,7 @@ use crate::Millis;
 use crate::checkpoint::Stopped;
 use crate::detached::{Detached, Parked};
 use crate::lane::LaneState;
+use crate::planted::{Bug, has};
 
 impl Group {
     /// The head of a held lane waits for an operator, and the key behind it: one
@@ -72,6 +73,9 @@ impl Group {
             self.go_on(now);
         } else if let Some(record) = self.detached.get(key).filter(|record| record.parked.is_some()) {
             let next = record.next;
+            if has(Bug::SkipDoesNotSettle) {
+                return self.operator_retry(now, key);
+            }
             self.cursor.settle(next);
             self.saves.settled(now);
             self.detached.unpark(key, next.next());

@@ -9,6 +9,7 @@ use daybook_model::{Event, Position};
 use super::Group;
 use crate::detached::Detached;
 use crate::lane::LaneState;
+use crate::planted::{Bug, has};
 use crate::{Effect, LaneKey, Millis};
 
 #[derive(Debug, Default)]
@@ -122,11 +123,14 @@ impl Group {
             return;
         }
         self.detached.was_read(&key);
+        if has(Bug::BacklogForgotten) {
+            return;
+        }
         // An operator may have skipped the first one while it was being read.
         let from = self.detached.get(&key).map_or(next, |record| record.next);
         let mut any = false;
         for event in events {
-            let due = event.position >= from && self.options.wants(&event);
+            let due = (event.position >= from || has(Bug::KeyPageFromTheStart)) && self.options.wants(&event);
             if due && self.options.key_of(&event) == key {
                 any = true;
                 self.push(now, &key, event);
@@ -142,7 +146,7 @@ impl Group {
     /// group's own reading have it again once nothing lies between.
     pub(super) fn resume_detached(&mut self, key: &LaneKey, from: Position) {
         let alone_and_done = matches!(key, LaneKey::Event(position) if from > *position);
-        if from >= self.cursor.top() || alone_and_done {
+        if from >= self.cursor.top() || alone_and_done || has(Bug::ReattachTooEarly) {
             self.detached.reattach(key);
         } else {
             self.detached.want(key, from);

@@ -4,6 +4,7 @@ use super::Group;
 use super::settling::Failure;
 use crate::lane::LaneState;
 use crate::members::{Presence, Seat, SeatId};
+use crate::planted::{Bug, has};
 use crate::timers::Timer;
 use crate::{Effect, LaneKey, MemberId, Millis};
 
@@ -63,7 +64,7 @@ impl Group {
     }
 
     pub(super) fn leave(&mut self, now: Millis, member: MemberId, out: &mut Vec<Effect>) {
-        if let Some(seat) = self.members.seat_of(member) {
+        if let Some(seat) = self.members.seat_of(member).filter(|_| !has(Bug::LeaverKeepsKeys)) {
             self.give_up(now, seat, Gone::Left, out);
         }
     }
@@ -124,9 +125,9 @@ impl Group {
         for key in seat.lost {
             self.hold(&key);
             let reason = match gone {
-                Gone::Crashed => "the session crashed",
+                Gone::Crashed if !has(Bug::CrashCountsNothing) => "the session crashed",
                 Gone::Overdue(overdue) if *overdue == key => "the session took too long",
-                Gone::Overdue(_) | Gone::Left => {
+                Gone::Crashed | Gone::Overdue(_) | Gone::Left => {
                     self.release(now, &key);
                     continue;
                 }

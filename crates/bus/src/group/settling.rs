@@ -8,6 +8,7 @@ use super::Group;
 use crate::backoff;
 use crate::lane::LaneState;
 use crate::members::SeatId;
+use crate::planted::{Bug, has};
 use crate::timers::Timer;
 use crate::{Effect, LaneKey, MemberId, Millis, ReplyId, Token};
 
@@ -66,6 +67,7 @@ impl Group {
                 let attempts = self.attempts_of(&key).saturating_add(1);
                 self.park(now, &key, attempts, given("parked by the session"));
             }
+            NackAction::Retry if has(Bug::RetrySettles) => self.settle_head(now, &key),
             NackAction::Retry => {
                 self.fence(vec![token], std::slice::from_ref(&key), out);
                 let delay_ms = delay_ms.map(|ms| ms.min(self.settings.delay_max_ms));
@@ -115,6 +117,7 @@ impl Group {
 
     /// The seat and key of a live delivery that is this session's.
     fn held_by(&self, member: MemberId, token: Token) -> Option<(SeatId, LaneKey)> {
+        let member = if has(Bug::AckOfOthersAccepted) { token.member } else { member };
         if token.member != member {
             return None;
         }
@@ -137,6 +140,11 @@ impl Group {
     /// The head of a lane that is in nobody's hands is done; the next may follow.
     pub(super) fn settle_head(&mut self, now: Millis, key: &LaneKey) {
         let Some(event) = self.lanes.pop_head(key) else { return };
+        if has(Bug::AckSettlesTwo)
+            && let Some(next) = self.lanes.pop_head(key)
+        {
+            self.cursor.settle(next.position);
+        }
         self.failed.remove(&event.position);
         self.cursor.settle(event.position);
         self.detached.settled(key, event.position);
@@ -168,7 +176,7 @@ impl Group {
         attempts.suspect |= failure.suspect;
         let failed = attempts.failed;
         let change = self.saves.change(now);
-        if failed >= self.options.max_attempts {
+        if failed >= self.options.max_attempts + u32::from(has(Bug::OneAttemptTooMany)) {
             let reason = format!("{failed} attempts failed, the last: {}", failure.reason);
             return self.poisoned(now, key, failed, reason.into());
         }
