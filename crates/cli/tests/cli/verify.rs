@@ -13,8 +13,12 @@ fn a_whole_log_passes_and_damage_is_code_8_with_file_and_offset() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let serve = Serve::start(&data);
-    let lines: String = (0..500).map(|i| line(&format!("e{i}"), &format!("k/{}", i % 7), None)).collect();
-    assert_eq!(serve.run(&["publish"], &lines).code, 0);
+    let lines = |from: u64| -> String {
+        (from..from + 250).map(|i| line(&format!("e{i}"), &format!("k/{}", i % 7), None)).collect()
+    };
+    // Two writes at least: a later one proves that the earlier was durable.
+    assert_eq!(serve.run(&["publish"], &lines(0)).code, 0);
+    assert_eq!(serve.run(&["publish"], &lines(250)).code, 0);
     let refused = verify(&data);
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     assert!(refused.stderr.contains("used by another process"), "{}", refused.stderr);
