@@ -1,8 +1,13 @@
 //! Setting up a connection.
 
+use std::future::Future;
+use std::io;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::connection::{self, Identity};
+use crate::transport::Connector;
 use crate::{Client, ConnectError};
 
 /// What a connection is; see [`Client::builder`].
@@ -13,6 +18,7 @@ pub struct Builder {
     instance: Option<String>,
     token: Option<String>,
     publish_deadline: Duration,
+    connector: Connector,
 }
 
 impl Builder {
@@ -23,6 +29,7 @@ impl Builder {
             instance: None,
             token: None,
             publish_deadline: Duration::from_secs(30),
+            connector: Connector::default(),
         }
     }
 
@@ -53,13 +60,27 @@ impl Builder {
         self
     }
 
+    /// What carries each connection instead of TCP: a Unix socket, a tunnel, a
+    /// simulated network. It is called with host and port of the address.
+    #[must_use]
+    pub fn connector<F, C, T>(mut self, connect: F) -> Self
+    where
+        F: Fn(String) -> C + Send + Sync + 'static,
+        C: Future<Output = io::Result<T>> + Send + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.connector = Connector::new(connect);
+        self
+    }
+
     /// Connects once; later losses heal by themselves.
     pub async fn connect(self) -> Result<Client, ConnectError> {
-        let websocket = websocket_url(&self.url)?;
+        let authority = authority(&self.url)?;
         let instance = self.instance.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
         let identity = Identity {
             url: self.url,
-            websocket,
+            authority,
+            connector: self.connector,
             service: self.service,
             instance,
             boot: uuid::Uuid::now_v7().simple().to_string(),
@@ -70,10 +91,10 @@ impl Builder {
     }
 }
 
-fn websocket_url(url: &str) -> Result<String, ConnectError> {
+fn authority(url: &str) -> Result<String, ConnectError> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://"));
     match rest {
-        Some(host) if !host.is_empty() && !host.contains('/') => Ok(format!("ws://{host}/v1/ws")),
+        Some(host) if !host.is_empty() && !host.contains('/') => Ok(host.to_owned()),
         _ => Err(ConnectError::Address { url: url.to_owned() }),
     }
 }

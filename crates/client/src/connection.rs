@@ -10,6 +10,7 @@ use daybook_model::wire::{ClientMessage, Hello, Malformed, ServerMessage, Welcom
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ConnectError;
+use crate::transport::Connector;
 use socket::Socket;
 use streams::Streams;
 pub(crate) use streams::{GroupPush, Listener, OpenStream, StreamPush};
@@ -18,6 +19,8 @@ pub(crate) use streams::{GroupPush, Listener, OpenStream, StreamPush};
 const COMMANDS: usize = 4_096;
 /// Messages of one frame.
 const FRAME_MESSAGES: usize = 256;
+/// For a connection up to its `welcome`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -25,7 +28,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub url: String,
-    pub websocket: String,
+    /// Host and port.
+    pub authority: String,
+    pub connector: Connector,
     pub service: String,
     pub instance: String,
     pub boot: String,
@@ -77,9 +82,20 @@ pub(crate) async fn start(identity: Identity) -> Result<(mpsc::Sender<Command>, 
     Ok((commands, welcome))
 }
 
+/// A host that vanished answers nothing at all: waiting must end by itself.
 async fn connect(identity: &Identity) -> Result<(Socket, Welcome), ConnectError> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, say_hello(identity)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(ConnectError::Unreachable {
+            url: identity.url.clone(),
+            reason: "it did not answer in time".into(),
+        }),
+    }
+}
+
+async fn say_hello(identity: &Identity) -> Result<(Socket, Welcome), ConnectError> {
     let unreachable = |reason: String| ConnectError::Unreachable { url: identity.url.clone(), reason };
-    let mut socket = Socket::open(&identity.websocket).await.map_err(unreachable)?;
+    let mut socket = Socket::open(&identity.connector, &identity.authority).await.map_err(unreachable)?;
     let hello = Hello {
         id: 1,
         service: identity.service.clone(),
@@ -88,17 +104,16 @@ async fn connect(identity: &Identity) -> Result<(Socket, Welcome), ConnectError>
         token: identity.token.clone(),
     };
     socket.send(&[hello.into()]).await.map_err(unreachable)?;
-    let answer = tokio::time::timeout(Duration::from_secs(10), socket.receive()).await;
+    let frame = socket.receive().await.map_err(unreachable)?;
     let mut first = None;
-    match answer {
-        Ok(Ok(frame)) => socket::each(&frame, |message| {
-            first.get_or_insert(message);
-        }),
-        Ok(Err(reason)) => return Err(unreachable(reason)),
-        Err(_) => return Err(unreachable("it did not answer in time".into())),
-    }
+    socket::each(&frame, |message| {
+        first.get_or_insert(message);
+    });
     match first {
-        Some(Ok(ServerMessage::Welcome(welcome))) => Ok((socket, *welcome)),
+        Some(Ok(ServerMessage::Welcome(welcome))) => {
+            socket.set_heartbeat(Duration::from_millis(welcome.heartbeat_ms));
+            Ok((socket, *welcome))
+        }
         Some(Ok(ServerMessage::Error(error))) => {
             Err(ConnectError::Refused { url: identity.url.clone(), problem: Box::new(error.problem) })
         }
@@ -194,6 +209,8 @@ impl Task {
     }
 
     async fn serve(&mut self, socket: &mut Socket) -> Result<End, String> {
+        let mut heartbeat = tokio::time::interval(socket.heartbeat());
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if !self.outgoing.is_empty() {
                 let outgoing = std::mem::take(&mut self.outgoing);
@@ -217,6 +234,7 @@ impl Task {
                         return Ok(End::Broken);
                     }
                 }
+                _ = heartbeat.tick() => socket.check()?,
                 command = self.inbox.recv() => {
                     let mut next = command;
                     loop {

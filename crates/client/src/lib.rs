@@ -20,6 +20,7 @@ mod error;
 mod handle;
 mod membership;
 mod subscription;
+mod transport;
 
 pub use builder::Builder;
 pub use daybook_model as model;

@@ -21,4 +21,4 @@ mod state;
 mod ws;
 
 pub use config::Config;
-pub use server::{Server, StartError, start, start_with};
+pub use server::{Server, StartError, start, start_on, start_with};

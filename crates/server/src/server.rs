@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use daybook_store::{EventStore, Health};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -58,23 +58,30 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     .await
     .expect("opening a log does not panic");
     let store = opened.map_err(|source| StartError::Store { data: config.data.clone(), source })?;
-    serve(config, Arc::new(store), listener).await
+    start_on(config, Arc::new(store), listener).await
 }
 
 /// Serves any store; `config.data` is not looked at.
 pub async fn start_with(config: Config, store: Arc<dyn EventStore>) -> Result<Server, StartError> {
     let listener = listen(config.listen).await?;
-    serve(config, store, listener).await
+    start_on(config, store, listener).await
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+async fn listen(address: SocketAddr) -> Result<impl Listener<Addr = SocketAddr>, StartError> {
+    let tcp = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+    // Small frames must not wait for the peer's acknowledgement of the last one.
+    Ok(tcp.tap_io(|tcp| {
+        let _ = tcp.set_nodelay(true);
+    }))
 }
 
-async fn serve(
+/// Serves any store to whoever the listener lets in: a socket that was handed
+/// over, or a network that is simulated. Neither `config.data` nor
+/// `config.listen` is looked at.
+pub async fn start_on(
     config: Config,
     store: Arc<dyn EventStore>,
-    listener: TcpListener,
+    listener: impl Listener<Addr = SocketAddr>,
 ) -> Result<Server, StartError> {
     let address =
         listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -92,10 +99,6 @@ async fn serve(
     });
     let app: Router =
         Router::new().route("/v1/ws", get(ws::upgrade)).merge(http::router()).with_state(shared.clone());
-    // Small frames must not wait for the peer's acknowledgement of the last one.
-    let listener = listener.tap_io(|tcp| {
-        let _ = tcp.set_nodelay(true);
-    });
     let mut stop = on_shutdown;
     let accepting = tokio::spawn(async move {
         axum::serve(listener, app)
