@@ -87,6 +87,12 @@ impl Disk for RealDisk {
     }
 }
 
+/// Bytes that are free for us on the file system of `dir`.
+pub fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(dir)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 struct RealFile(fs::File);
 
 impl DiskFile for RealFile {

@@ -29,7 +29,7 @@ mod ship;
 pub mod sim;
 mod spare;
 
-pub use disk::{Disk, DiskFile, RealDisk};
+pub use disk::{Disk, DiskFile, RealDisk, free_bytes};
 pub use error::{Error, OpenError};
 pub use format::{BATCH_HEADER_BYTES, FORMAT_VERSION, Place, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use identity::{Lock, LogId};

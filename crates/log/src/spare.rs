@@ -78,8 +78,11 @@ impl Spare {
     }
 
     fn make(&self, disk: &dyn Disk, size: u64) -> Result<SizedFile, Error> {
-        self.fill(disk, size)
-            .map_err(|error| Error::NoRoom { path: disk.path(SPARE), reason: error.to_string() })
+        self.fill(disk, size).map_err(|error| {
+            // Half a spare would take the last of the space from everybody else.
+            let _ = disk.remove(SPARE);
+            Error::NoRoom { path: disk.path(SPARE), reason: error.to_string() }
+        })
     }
 
     fn fill(&self, disk: &dyn Disk, size: u64) -> io::Result<SizedFile> {
@@ -127,6 +130,15 @@ impl Preparer {
     pub fn stop(&self) {
         self.spare.stop.store(true, Ordering::Release);
         self.spare.hurry.store(true, Ordering::Release);
+    }
+
+    /// Bytes that [`Self::prepare`] would need on the disk now: 0 if the next
+    /// segment's file is there, or somebody makes it.
+    pub fn missing_bytes(&self) -> u64 {
+        match self.spare.is_missing() {
+            true => segment_size(&self.options, self.next_segment.load(Ordering::Acquire)),
+            false => 0,
+        }
     }
 
     /// Makes the next segment's file if it is not there yet.

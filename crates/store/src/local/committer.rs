@@ -17,11 +17,13 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tokio::sync::oneshot;
 
 use super::codec::{self, Defaulted};
+use super::gate::Cause;
 use super::heads::Heads;
 use super::index::{Lookup, Worker};
 use super::queue::Work;
+use super::room::Room;
 use super::{Inner, query};
-use crate::{AppendError, Batch, Fence, Health, ReadError, Stored};
+use crate::{AppendError, Batch, Fence, ReadError, Stored};
 
 type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
 
@@ -30,7 +32,7 @@ pub(super) struct Committer {
     log: Log,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     last_time: Timestamp,
-    prepare: Prepare,
+    room: Room,
     indexer: Worker,
     heads: Heads,
     /// How many requests are likely to come together: those of the last group
@@ -68,10 +70,9 @@ impl Committer {
             (None, Some(last)) => query::event(&inner, Position(last))?.recordedtime,
             (None, None) => Timestamp(i64::MIN),
         };
-        let prepare = Prepare::start(&log);
-        prepare.ask();
+        let room = Room::start(&log, inner.clone());
         let heads = Heads::default();
-        Ok(Self { inner, log, clock, last_time, prepare, indexer, heads, expected: 0 })
+        Ok(Self { inner, log, clock, last_time, room, indexer, heads, expected: 0 })
     }
 
     pub fn run(mut self) {
@@ -114,6 +115,8 @@ impl Committer {
             return Err(AppendError::Fenced);
         }
         let sequences = self.sequences(group, &batch.events)?;
+        // Last, and here: what is stored already keeps its receipt.
+        self.inner.gate.check()?;
         let now = (self.clock)().max(self.last_time);
         self.last_time = now;
         let first = Position(self.log.next() + group.events.len() as u64);
@@ -315,20 +318,17 @@ impl Committer {
                 visible.tail.push(Arc::new(event));
             }
             let full = visible.index.freeze();
+            // Under the lock, as the indexer does when it opens it again.
+            if let Some((cause, reason)) = visible.index.crowded() {
+                self.inner.gate.close(cause, reason);
+            }
             drop(visible);
             if full {
                 self.indexer.ask();
             }
             self.inner.head.send_replace(Position(self.log.next()));
-            self.inner.health.send_if_modified(|health| {
-                let was_degraded = matches!(health, Health::Degraded(_));
-                if was_degraded {
-                    *health = Health::Ok;
-                }
-                was_degraded
-            });
             if self.log.wants_spare() {
-                self.prepare.ask();
+                self.room.ask();
             }
         }
         for (verdict, reply) in group.appends {
@@ -345,9 +345,10 @@ impl Committer {
     }
 
     /// No room: nothing of the group was written, and the log is as it was.
-    /// The next group tries again.
+    /// Whoever makes the next segment's file opens the gate again.
     fn refuse(&self, group: Group, reason: &str) {
-        self.inner.health.send_replace(Health::Degraded(reason.to_owned()));
+        self.inner.gate.close(Cause::Segment, reason.to_owned());
+        self.room.ask();
         let refused = || AppendError::Unavailable { reason: reason.to_owned() };
         for (_, reply) in group.appends {
             let _ = reply.send(Err(refused()));
@@ -361,7 +362,7 @@ impl Committer {
 
     /// Nobody knows what the disk has: whatever rested on it is unknown.
     fn fail(&self, group: Group, reason: &str) {
-        self.inner.health.send_replace(Health::Poisoned(reason.to_owned()));
+        self.inner.gate.poison(reason);
         self.inner.queue.close_because(reason);
         for (verdict, reply) in group.appends {
             let told = match verdict {
@@ -378,44 +379,4 @@ impl Committer {
 
 fn unreadable(error: ReadError) -> AppendError {
     AppendError::Unavailable { reason: error.to_string() }
-}
-
-/// Another thread that makes the next segment's file. It ends with this: after
-/// the store is closed nothing touches its directory.
-struct Prepare {
-    preparer: daybook_log::Preparer,
-    asked: Option<std::sync::mpsc::SyncSender<()>>,
-    worker: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Prepare {
-    fn start(log: &Log) -> Self {
-        let (asked, inbox) = std::sync::mpsc::sync_channel(1);
-        let preparer = log.preparer();
-        let working = preparer.clone();
-        // Neither a disk too full for a spare nor want of a thread is an error
-        // yet: the segment is then made when it is needed, and that failure counts.
-        let worker = std::thread::Builder::new().name("preparer".into()).spawn(move || {
-            while inbox.recv().is_ok() {
-                let _ = working.prepare();
-            }
-        });
-        Self { preparer, asked: Some(asked), worker: worker.ok() }
-    }
-
-    fn ask(&self) {
-        if let Some(asked) = &self.asked {
-            let _ = asked.try_send(());
-        }
-    }
-}
-
-impl Drop for Prepare {
-    fn drop(&mut self) {
-        self.preparer.stop();
-        self.asked = None;
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
-        }
-    }
 }

@@ -13,11 +13,13 @@ mod backup;
 mod checkpoints;
 mod codec;
 mod committer;
+mod gate;
 mod heads;
 mod index;
 mod page;
 mod query;
 mod queue;
+mod room;
 mod tail;
 mod verify;
 
@@ -36,13 +38,16 @@ use crate::{
 };
 use checkpoints::Checkpoints;
 use committer::Committer;
+use gate::Gate;
 use index::{Index, OpenedRuns, Worker};
 use query::Readers;
 use queue::{Queue, Work};
+use room::Space;
 use tail::Tail;
 
 pub use backup::{Backup, Checkpoints as CopiedCheckpoints};
 pub use daybook_log::{Lock, OpenError};
+pub use room::FreeBytes;
 pub use verify::{Verified, VerifyError, verify};
 
 /// What can be set of a local store.
@@ -56,6 +61,11 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Events indexed in memory before they become a file of the index.
     pub run_events: usize,
+    /// Bytes of the disk kept free for the index and the groups' checkpoints:
+    /// with less than this and the next segment's size, publishes are refused.
+    pub reserve_bytes: u64,
+    /// Asked for the free bytes; by default the file system of the directory.
+    pub free_bytes: Option<FreeBytes>,
     /// The wall clock, in microseconds since 1970.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -68,6 +78,8 @@ impl Default for Options {
             first_segment_bytes: 1 << 20,
             segment_bytes: 64 << 20,
             run_events: 128 << 10,
+            reserve_bytes: 32 << 20,
+            free_bytes: None,
             clock: Arc::new(|| {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
@@ -88,7 +100,8 @@ pub(crate) struct Inner {
     pub visible: RwLock<Visible>,
     pub stats: Mutex<Stats>,
     pub head: watch::Sender<Position>,
-    pub health: watch::Sender<Health>,
+    pub gate: Gate,
+    pub space: Space,
     pub log: daybook_log::Reader,
 }
 
@@ -137,17 +150,22 @@ impl LocalStore {
             segment_bytes: options.segment_bytes,
         };
         let mut progress = Progress::default();
-        let (log, recovered) =
-            Log::open_behind(disk, log_options, &opened.sealed, |position, place, body| {
-                if position >= indexed {
-                    let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
-                    index.insert(&event, place);
-                    tail.push(Arc::new(event));
-                    index.flush_now(&*index_disk, id).map_err(|e| format!("cannot write the index: {e}"))?;
-                    progress.reached(position - indexed);
-                }
-                Ok(())
-            })?;
+        let mut no_index = None;
+        let opened = Log::open_behind(disk, log_options, &opened.sealed, |position, place, body| {
+            if position >= indexed {
+                let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
+                index.insert(&event, place);
+                tail.push(Arc::new(event));
+                index.flush_now(&*index_disk, id).map_err(|e| no_index.insert(e).to_string())?;
+                progress.reached(position - indexed);
+            }
+            Ok(())
+        });
+        // That is no damage to the log.
+        if let Some(error) = no_index {
+            return Err(io("write the index in", error));
+        }
+        let (log, recovered) = opened?;
         if recovered.next < indexed {
             return Err(OpenError::Damaged {
                 path: dir.to_owned(),
@@ -165,11 +183,14 @@ impl LocalStore {
             ));
         }
         let checkpoints = Checkpoints::open(dir, recovered.id, recovered.next)?;
+        let of_disk = dir.to_owned();
+        let free: FreeBytes = Arc::new(move || daybook_log::free_bytes(&of_disk));
         let inner = Arc::new(Inner {
             queue: Queue::new(options.queue_bytes),
             stats: Mutex::default(),
             head: watch::Sender::new(Position(recovered.next)),
-            health: watch::Sender::new(Health::Ok),
+            gate: Gate::new(),
+            space: Space { free: options.free_bytes.unwrap_or(free), reserve: options.reserve_bytes },
             log: log.reader(),
             visible: RwLock::new(Visible { index, tail }),
         });
@@ -318,7 +339,7 @@ impl EventStore for LocalStore {
     }
 
     fn health(&self) -> watch::Receiver<Health> {
-        self.inner.health.subscribe()
+        self.inner.gate.health()
     }
 
     fn stats(&self) -> Stats {

@@ -7,6 +7,7 @@ mod conformance;
 mod index;
 mod kill;
 mod local;
+mod room;
 mod walk;
 
 use std::sync::Arc;

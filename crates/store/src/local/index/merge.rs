@@ -36,8 +36,17 @@ pub(super) fn write_mem(disk: &dyn Disk, log: LogId, mem: &Mem) -> io::Result<Ru
 
 /// The runs that should become one next, if any.
 pub(super) fn choose(runs: &[Arc<Run>], run_events: usize) -> Option<&[Arc<Run>]> {
-    let level = |run: &Run| (run.len() / run_events.max(1) as u64).max(1).ilog(FAN as u64);
-    runs.windows(FAN).rev().find(|some| some.iter().all(|run| level(run) == level(&some[0])))
+    // A run counts as large as the largest behind it: a small one between large
+    // ones, left by a burst, must not keep them apart for ever.
+    let mut levels: Vec<u32> = Vec::with_capacity(runs.len());
+    for run in runs.iter().rev() {
+        let level = (run.len() / run_events.max(1) as u64).max(1).ilog(FAN as u64);
+        levels.push(level.max(levels.last().copied().unwrap_or(0)));
+    }
+    levels.reverse();
+    let first =
+        (0..(runs.len() + 1).saturating_sub(FAN)).rev().find(|i| levels[*i] == levels[i + FAN - 1])?;
+    Some(&runs[first..first + FAN])
 }
 
 /// Writes consecutive `runs` as one. `pause` is called every few blocks; its

@@ -8,7 +8,8 @@
 //! # Promises
 //! 1. Every answer is right, whatever hashes collide: ids and keys are compared
 //!    with what is stored, lists of positions are candidates that readers check.
-//! 2. Memory: two runs' worth of events being gathered, about 12 bits an id and
+//! 2. Memory: two runs' worth of events being gathered (on a disk that is too
+//!    slow or full a few more, then nothing more is taken), about 12 bits an id and
 //!    key, and the fences (one for every 4 KiB of a run).
 //! 3. Nothing here is needed: what is missing, half written or damaged is made
 //!    again from the log when it is opened.
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use daybook_log::{LogId, Place};
 use daybook_model::{Event, Filter, Pattern, Timestamp};
 
+use super::gate::Cause;
 use crate::SubjectInfo;
 use hash::{Hasher, Kind};
 pub(crate) use mem::KeyHead;
@@ -52,6 +54,10 @@ pub(crate) struct Range {
 
 /// More lists than this are slower to merge than the log is to scan.
 const LISTS_MAX: usize = 64;
+/// So many runs' worth of events may wait in memory behind the one being written.
+const CROWDED: usize = 4;
+/// Fewer events never count as too many.
+const CROWDED_LEAST: usize = 64 << 10;
 
 pub(crate) struct Index {
     hasher: Hasher,
@@ -62,6 +68,8 @@ pub(crate) struct Index {
     /// Counts what was moved from memory to runs.
     generation: u64,
     run_events: usize,
+    /// Why nothing could be written the last time.
+    trouble: Option<String>,
 }
 
 /// An id that may be known: candidates, newest first.
@@ -82,7 +90,15 @@ impl Index {
     pub fn new(log: LogId, runs: Runs, run_events: usize) -> Self {
         let hasher = Hasher::new(log);
         let base = runs.last().map_or(0, |run| run.end);
-        Self { hasher, mem: Mem::new(hasher, base), frozen: None, runs, generation: 0, run_events }
+        Self {
+            hasher,
+            mem: Mem::new(hasher, base),
+            frozen: None,
+            runs,
+            generation: 0,
+            run_events,
+            trouble: None,
+        }
     }
 
     pub fn insert(&mut self, event: &Event, place: Place) {
@@ -113,11 +129,28 @@ impl Index {
         true
     }
 
+    /// Why memory should hold no more, if it should not.
+    pub fn crowded(&self) -> Option<(Cause, String)> {
+        let waiting = self.mem.places.len();
+        if self.frozen.is_none() || waiting < self.run_events {
+            return None;
+        }
+        match &self.trouble {
+            Some(why) => {
+                let why = format!("the index cannot be written: {why}; publishing resumes when it can");
+                Some((Cause::Index, why))
+            }
+            None => (waiting >= (CROWDED * self.run_events).max(CROWDED_LEAST))
+                .then(|| (Cause::Backlog, "the index is written slower than events come".into())),
+        }
+    }
+
     fn flushed(&mut self, run: Arc<Run>) {
         let mut runs: Vec<_> = self.runs.to_vec();
         runs.push(run);
         self.runs = runs.into();
         self.frozen = None;
+        self.trouble = None;
         self.generation += 1;
     }
 

@@ -51,6 +51,8 @@ pub(crate) struct Run {
     pub(super) end: u64,
     /// Segment and the first position of this run in it.
     pub(super) segments: Vec<(u32, u64)>,
+    /// Of the file.
+    pub(super) bytes: u64,
     pub(super) first_time: i64,
     pub(super) filter_entries: u64,
     filter: Filter,
@@ -116,6 +118,7 @@ impl Run {
             base,
             end,
             segments: meta.segments,
+            bytes: len,
             first_time: first_time as i64,
             filter_entries,
             filter: meta.filter,

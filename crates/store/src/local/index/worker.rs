@@ -1,8 +1,9 @@
 //! The thread that turns memory into runs, and many runs into few.
 //!
 //! # After a failure
-//! A full disk is tried again every second; until then the memory grows. The
-//! log does not wait for any of this.
+//! A full disk is tried again every second. Until then memory grows by a run's
+//! worth of events, then publishes are refused. The log does not wait for any
+//! of this.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,8 +13,9 @@ use std::time::Duration;
 
 use daybook_log::{Disk, LogId};
 
-use super::{Index, merge};
+use super::{CROWDED, Index, merge};
 use crate::local::Inner;
+use crate::local::gate::Cause;
 
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -39,6 +41,7 @@ impl Worker {
                     Err(_) if task.stop.load(Ordering::Acquire) => return,
                     Err(error) => {
                         tracing::warn!(%error, "cannot write the index, trying again");
+                        task.trouble(&error);
                         if matches!(inbox.recv_timeout(RETRY), Err(mpsc::RecvTimeoutError::Disconnected)) {
                             return;
                         }
@@ -82,6 +85,11 @@ impl Task {
             self.flush()?;
             let runs = self.inner.visible().index.runs.clone();
             let Some(some) = merge::choose(&runs, self.run_events) else { return Ok(()) };
+            // Until the old ones are removed both are there. Many small runs are
+            // slower to ask, a full disk is worse.
+            if !self.inner.space.has_room_for(some.iter().map(|run| run.bytes).sum()) {
+                return Ok(());
+            }
             let run = merge::merge(&*self.disk, self.log, some, &mut || self.flush())?;
             self.index(|index| index.merged(Arc::new(run)));
             for old in some {
@@ -102,9 +110,25 @@ impl Task {
                 index.flushed(Arc::new(run));
                 // A burst may have filled memory again meanwhile.
                 index.freeze();
+                self.inner.gate.open(Cause::Index);
+                self.inner.gate.open(Cause::Backlog);
             });
         }
         Ok(())
+    }
+
+    /// Gives back what was written in vain, and closes the gate once memory has
+    /// no place for more.
+    fn trouble(&self, error: &io::Error) {
+        for name in self.disk.list().unwrap_or_default().iter().filter(|name| name.ends_with(".tmp")) {
+            let _ = self.disk.remove(name);
+        }
+        self.index(|index| {
+            index.trouble = Some(error.to_string());
+            if let Some((cause, reason)) = index.crowded() {
+                self.inner.gate.close(cause, reason);
+            }
+        });
     }
 
     fn index(&self, change: impl FnOnce(&mut Index)) {
@@ -114,13 +138,17 @@ impl Task {
 }
 
 impl Index {
-    /// Writes a run at once, while the log is being read and nobody waits.
+    /// Writes a run at once, while the log is being read and nobody waits. On a
+    /// full disk it waits in memory, as long as that is bounded.
     pub fn flush_now(&mut self, disk: &dyn Disk, log: LogId) -> io::Result<()> {
-        if self.freeze()
-            && let Some(mem) = self.frozen.clone()
-        {
-            let run = merge::write_mem(disk, log, &mem)?;
-            self.flushed(Arc::new(run));
+        let too_many = |index: &Self| index.mem.places.len() >= CROWDED * index.run_events;
+        while self.freeze() || too_many(self) {
+            let Some(mem) = self.frozen.clone() else { break };
+            match merge::write_mem(disk, log, &mem) {
+                Ok(run) => self.flushed(Arc::new(run)),
+                Err(error) if too_many(self) => return Err(error),
+                Err(_) => break,
+            }
         }
         Ok(())
     }
