@@ -38,14 +38,9 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// Makes the directory if it is absent, durably.
+    /// Makes the directory and those above it if they are absent, durably.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        if !dir.is_dir() {
-            fs::create_dir_all(dir)?;
-            if let Some(parent) = dir.canonicalize()?.parent() {
-                fs::File::open(parent)?.sync_all()?;
-            }
-        }
+        make_dir(dir)?;
         Ok(Self { dir: dir.to_owned() })
     }
 }
@@ -91,6 +86,22 @@ impl Disk for RealDisk {
 pub fn free_bytes(dir: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(dir)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let above = match dir.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    };
+    make_dir(above)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    fs::File::open(above)?.sync_all()
 }
 
 struct RealFile(fs::File);

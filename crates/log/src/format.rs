@@ -1,13 +1,21 @@
-//! Bytes on disk, format 1. All numbers are little-endian. `docs/format.md`
+//! Bytes on disk, format 2. All numbers are little-endian. `docs/format.md`
 //! draws what stands here.
 //!
 //! A segment file is a header, then batches, each at a multiple of 8, then a
-//! footer when it is sealed, then zeros. A batch is a header and its records.
+//! footer when it is sealed, then zeros. A batch is a header and its records. A
+//! batch without records is a mark: written and synced when the log falls idle
+//! or stops, it proves that everything before it was durable.
+//!
+//! Format 1 knew no marks, and its segments do not say how long they are.
 
 use sha2::{Digest, Sha256};
 
 /// Never reused: a change of any byte's meaning takes the next number.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+/// The oldest that still opens.
+pub(crate) const OLDEST_FORMAT: u32 = 1;
+/// The first that has marks.
+pub(crate) const FORMAT_WITH_MARKS: u32 = 2;
 
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 pub const BATCH_HEADER_BYTES: usize = 96;
@@ -37,39 +45,66 @@ pub struct Place {
 
 /// ```text
 ///  0  8  magic "DAYBKSEG"      8  4  format        12  4  segment id
-/// 16 16  log id               32  8  base position 40 20  zero        60  4  CRC32C of 0..60
+/// 16 16  log id               32  8  base position 40  8  bytes of the file  48 12  zero
+/// 60  4  CRC32C of 0..60
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    pub format: u32,
     pub segment: u32,
     pub log: [u8; 16],
     pub base: u64,
+    /// A segment has its whole length from the start: a shorter one was cut
+    /// off. 0 in format 1, which does not say.
+    pub size: u64,
+}
+
+/// Why bytes are no segment header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoHeader {
+    /// Never written, torn or damaged.
+    Broken(&'static str),
+    /// Whole, and of a program that knows more than this one.
+    Format(u32),
 }
 
 impl SegmentHeader {
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut out = [0; SEGMENT_HEADER_BYTES];
         out[0..8].copy_from_slice(&SEGMENT_MAGIC);
-        out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out[8..12].copy_from_slice(&self.format.to_le_bytes());
         out[12..16].copy_from_slice(&self.segment.to_le_bytes());
         out[16..32].copy_from_slice(&self.log);
         out[32..40].copy_from_slice(&self.base.to_le_bytes());
+        out[40..48].copy_from_slice(&self.size.to_le_bytes());
         let crc = crc32c::crc32c(&out[..60]);
         out[60..64].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    pub fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Result<Self, &'static str> {
+    pub fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Result<Self, NoHeader> {
         if bytes[0..8] != SEGMENT_MAGIC {
-            return Err("no segment header");
+            return Err(NoHeader::Broken("no segment header"));
         }
         if u32_at(bytes, 60) != crc32c::crc32c(&bytes[..60]) {
-            return Err("the segment header's checksum is wrong");
+            return Err(NoHeader::Broken("the segment header's checksum is wrong"));
         }
-        if u32_at(bytes, 8) != FORMAT_VERSION {
-            return Err("the segment has another format");
+        let format = u32_at(bytes, 8);
+        if !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&format) {
+            return Err(NoHeader::Format(format));
         }
-        Ok(Self { segment: u32_at(bytes, 12), log: array_at(bytes, 16), base: u64_at(bytes, 32) })
+        Ok(Self {
+            format,
+            segment: u32_at(bytes, 12),
+            log: array_at(bytes, 16),
+            base: u64_at(bytes, 32),
+            size: u64_at(bytes, 40),
+        })
+    }
+
+    /// Whether this is the header of that segment of that log.
+    pub fn is_of(&self, log: [u8; 16], segment: u32, base: u64) -> bool {
+        (self.log, self.segment, self.base) == (log, segment, base)
     }
 }
 
@@ -110,6 +145,11 @@ impl BatchHeader {
         out
     }
 
+    /// A mark proves what lies before it and holds nothing itself.
+    pub fn is_mark(&self) -> bool {
+        self.count == 0
+    }
+
     /// `None` unless this is a batch header that belongs at (`segment`, `offset`).
     pub fn decode(bytes: &[u8; BATCH_HEADER_BYTES], segment: u32, offset: u64) -> Option<Self> {
         if bytes[0..4] != BATCH_MAGIC || u32_at(bytes, 92) != crc32c::crc32c(&bytes[..92]) {
@@ -126,7 +166,7 @@ impl BatchHeader {
             previous: array_at(bytes, 60),
         };
         let sane = header.body <= MAX_BATCH_BYTES
-            && header.count > 0
+            && (header.count > 0) == (header.body > 0)
             && header.first.checked_add(u64::from(header.count)).is_some();
         (sane && header.segment == segment && header.offset == offset).then_some(header)
     }
@@ -200,7 +240,8 @@ pub(crate) fn segment_name(segment: u32) -> String {
 
 pub(crate) fn segment_of(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".segment")?;
-    (digits.len() == 10).then(|| digits.parse().ok())?
+    // `parse` alone would take a sign.
+    (digits.len() == 10 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {

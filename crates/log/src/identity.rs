@@ -1,8 +1,9 @@
-//! Which log this is: `LOG`, written once, read before anything is touched.
+//! Which log this is: `LOG`, read before anything is touched. Written
+//! once, and again when a newer format is about to be.
 
 use std::path::Path;
 
-use crate::format::{FORMAT_VERSION, u32_at};
+use crate::format::{FORMAT_VERSION, OLDEST_FORMAT, u32_at};
 use crate::{Disk, OpenError};
 
 /// 16 random bytes that name a log for ever; checkpoints carry it.
@@ -14,8 +15,16 @@ const MAGIC: [u8; 8] = *b"DAYBKLOG";
 /// magic 8, format 4, log id 16, CRC32C 4
 const BYTES: usize = 32;
 
+/// What `LOG` says.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity {
+    pub id: LogId,
+    /// No segment has a higher one.
+    pub format: u32,
+}
+
 /// The log's identity; `None` if the directory holds none yet.
-pub(crate) fn read(disk: &dyn Disk) -> Result<Option<LogId>, OpenError> {
+pub(crate) fn read(disk: &dyn Disk) -> Result<Option<Identity>, OpenError> {
     let io = |what, source| OpenError::Io { what, path: disk.path(FILE), source };
     let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: disk.path(""), source })?;
     if !names.iter().any(|name| name == FILE) {
@@ -36,13 +45,9 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Option<LogId>, OpenError> {
     if bytes[..8] != MAGIC {
         return Err(not_a_log("it does not begin as one"));
     }
-    let found = u32_at(&bytes, 8);
-    if found != FORMAT_VERSION {
-        return Err(OpenError::OtherVersion {
-            path: disk.path(FILE),
-            found: found.to_string(),
-            known: FORMAT_VERSION,
-        });
+    let format = u32_at(&bytes, 8);
+    if !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&format) {
+        return Err(other_format(disk, FILE, format));
     }
     if u32_at(&bytes, 28) != crc32c::crc32c(&bytes[..28]) {
         return Err(OpenError::Damaged {
@@ -53,7 +58,17 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Option<LogId>, OpenError> {
     }
     let mut id = [0; 16];
     id.copy_from_slice(&bytes[12..28]);
-    Ok(Some(LogId(id)))
+    Ok(Some(Identity { id: LogId(id), format }))
+}
+
+pub(crate) fn other_format(disk: &dyn Disk, name: &str, found: u32) -> OpenError {
+    OpenError::OtherVersion { path: disk.path(name), found: found.to_string(), known: FORMAT_VERSION }
+}
+
+/// Before anything of this format is written into an older log: a program that
+/// does not know it must not take it for damage.
+pub(crate) fn bring_up_to_date(disk: &dyn Disk, known: Identity) -> Result<(), OpenError> {
+    if known.format < FORMAT_VERSION { write(disk, known.id) } else { Ok(()) }
 }
 
 pub(crate) fn write(disk: &dyn Disk, id: LogId) -> Result<(), OpenError> {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::format::{
-    BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, Hash, MAX_BATCH_BYTES, RECORD_HEADER_BYTES,
-    SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc, segment_name,
+    BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, FORMAT_VERSION, FORMAT_WITH_MARKS, Footer, Hash,
+    MAX_BATCH_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc,
+    segment_name,
 };
 use crate::recover::{End, SealedSegment, recover};
 use crate::spare::{Preparer, SPARE, Spare};
@@ -48,6 +49,8 @@ pub struct Log {
     durable: u64,
     last: Hash,
     epoch: u32,
+    /// Nothing was appended since the last mark or footer.
+    vouched: bool,
     poisoned: Option<String>,
     buffer: Vec<u8>,
     spare: Spare,
@@ -55,6 +58,7 @@ pub struct Log {
 
 struct Active {
     segment: u32,
+    format: u32,
     file: Arc<dyn DiskFile>,
     offset: u64,
     size: u64,
@@ -64,7 +68,7 @@ impl Log {
     /// Which log `disk` holds, `None` if none yet; refuses what is not ours.
     /// Only reads: for those who must know before they touch anything.
     pub fn identify(disk: &dyn Disk) -> Result<Option<LogId>, OpenError> {
-        identity::read(disk)
+        Ok(identity::read(disk)?.map(|known| known.id))
     }
 
     /// Opens or makes the log, handing every record to `each` in order.
@@ -87,7 +91,10 @@ impl Log {
         let known = identity::read(&*disk)?;
         let created = known.is_none();
         let id = match known {
-            Some(id) => id,
+            Some(known) => {
+                identity::bring_up_to_date(&*disk, known)?;
+                known.id
+            }
             None => {
                 identity::write(&*disk, options.new_id)?;
                 options.new_id
@@ -100,7 +107,13 @@ impl Log {
             disk.remove(SPARE).map_err(|e| spare("remove", e))?;
         }
         let recovered = Recovered { id, created, next: end.next, cut_bytes: end.cut_bytes };
-        let log = Self::at_end(disk, id, options, found.into_iter().collect(), end)?;
+        let mut log = Self::at_end(disk, id, options, found.into_iter().collect(), end)?;
+        // What the process before left unproven is durable now: say so.
+        log.vouch().map_err(|error| OpenError::Io {
+            what: "vouch for the end of",
+            path: log.disk.path(""),
+            source: io::Error::other(error),
+        })?;
         Ok((log, recovered))
     }
 
@@ -110,7 +123,7 @@ impl Log {
         disk: &dyn Disk,
         each: impl FnMut(u64, Place, &[u8]) -> Result<(), String>,
     ) -> Result<Option<Recovered>, OpenError> {
-        let Some(id) = identity::read(disk)? else { return Ok(None) };
+        let Some(id) = Self::identify(disk)? else { return Ok(None) };
         let (_, end) = recover(disk, id, &[], false, each)?;
         Ok(Some(Recovered { id, created: false, next: end.next, cut_bytes: end.cut_bytes }))
     }
@@ -130,7 +143,8 @@ impl Log {
                     path: disk.path(&segment_name(*segment)),
                     source,
                 })?;
-                Some(Active { segment: *segment, file: file.clone(), offset: end.offset, size })
+                let file = file.clone();
+                Some(Active { segment: *segment, format: end.format, file, offset: end.offset, size })
             }
             _ => None,
         };
@@ -145,6 +159,7 @@ impl Log {
             durable: end.next,
             last: end.last,
             epoch: end.epoch + 1,
+            vouched: end.vouched,
             poisoned: None,
             buffer: Vec::new(),
             spare: Spare::default(),
@@ -228,6 +243,31 @@ impl Log {
         Ok(())
     }
 
+    /// Whether something proves that the last batch was durable. Until then
+    /// damage to it could not be told from a torn tail.
+    pub fn is_vouched(&self) -> bool {
+        self.vouched
+    }
+
+    /// Writes that proof and syncs it: a mark, or the footer where a mark has no
+    /// place. For when the log falls idle or stops: the next batch would prove
+    /// the same.
+    pub fn vouch(&mut self) -> Result<(), Error> {
+        self.sync()?;
+        let needed = align(BATCH_HEADER_BYTES as u64) + FOOTER_BYTES as u64;
+        let Some(active) = self.active.as_ref().filter(|_| !self.vouched) else { return Ok(()) };
+        let result = if active.format < FORMAT_WITH_MARKS || active.offset + needed > active.size {
+            self.seal()
+        } else {
+            let (segment, file) = (active.segment, active.file.clone());
+            self.write_batch(&mut [0; BATCH_HEADER_BYTES], 0)
+                .and_then(|_| file.sync_data().map_err(|e| self.io(segment, "sync", e)))
+        };
+        result.map_err(|error| self.poison(error))?;
+        self.vouched = true;
+        Ok(())
+    }
+
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()
     }
@@ -264,6 +304,7 @@ impl Log {
         self.last = hash(buffer);
         active.file.write_all_at(buffer, offset).map_err(|e| self.io(segment, "write", e))?;
         self.next += u64::from(count);
+        self.vouched = false;
         if let Some(active) = &mut self.active {
             active.offset = align(offset + buffer.len() as u64);
         }
@@ -277,29 +318,35 @@ impl Log {
         let segment = self.next_segment.load(Ordering::Acquire);
         let room = SEGMENT_HEADER_BYTES as u64 + needed;
         let (file, size) = self.spare.take(&*self.disk, &self.options, segment, room)?;
-        if let Some(active) = self.active.take() {
-            let footer =
-                Footer { segment: active.segment, offset: active.offset, next: self.next, last: self.last };
-            active
-                .file
-                .write_all_at(&footer.encode(), active.offset)
-                .and_then(|()| active.file.sync_data())
-                .map_err(|e| self.io(active.segment, "seal", e))?;
-            self.durable = self.next;
-        }
+        self.seal()?;
         self.disk
             .rename(SPARE, &segment_name(segment))
             .map_err(|e| self.io(segment, "rename the spare to", e))?;
         self.spare.renamed();
-        let header = SegmentHeader { segment, log: self.id.0, base: self.next };
+        let header = SegmentHeader { format: FORMAT_VERSION, segment, log: self.id.0, base: self.next, size };
         file.write_all_at(&header.encode(), 0)
             .and_then(|()| file.sync_data())
             .map_err(|e| self.io(segment, "write the header of", e))?;
         self.disk.sync_dir().map_err(|e| self.io(segment, "sync the directory of", e))?;
         self.segments.write().expect("no code panics while it holds this lock").insert(segment, file.clone());
-        self.active = Some(Active { segment, file, offset: SEGMENT_HEADER_BYTES as u64, size });
+        let offset = SEGMENT_HEADER_BYTES as u64;
+        self.active = Some(Active { segment, format: FORMAT_VERSION, file, offset, size });
         self.next_segment.store(segment + 1, Ordering::Release);
         Ok(())
+    }
+
+    /// Ends the active segment, if there is one. A footer vouches for every batch
+    /// before it, so those are synced first.
+    fn seal(&mut self) -> Result<(), Error> {
+        self.sync()?;
+        let Some(active) = self.active.take() else { return Ok(()) };
+        let footer =
+            Footer { segment: active.segment, offset: active.offset, next: self.next, last: self.last };
+        active
+            .file
+            .write_all_at(&footer.encode(), active.offset)
+            .and_then(|()| active.file.sync_data())
+            .map_err(|e| self.io(active.segment, "seal", e))
     }
 
     fn check(&self) -> Result<(), Error> {

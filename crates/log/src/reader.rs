@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use crate::format::{RECORD_HEADER_BYTES, record_crc, segment_name, u32_at};
+use crate::format::{MAX_BATCH_BYTES, RECORD_HEADER_BYTES, record_crc, segment_name, u32_at};
 use crate::{Disk, DiskFile, Error, Place};
 
 /// Open segments by id, shared between the writer, who adds, and readers.
@@ -72,11 +72,18 @@ impl Reader {
         let Some(file) = file else {
             return Err(Error::Damaged { path: path(), offset, reason: "the segment is missing".into() });
         };
+        // Places come from an index on disk too: no length is believed.
+        if len > MAX_BATCH_BYTES as usize + RECORD_HEADER_BYTES {
+            let reason = format!("no record has the {len} bytes that the index tells of");
+            return Err(Error::Damaged { path: path(), offset, reason });
+        }
         let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, offset).map_err(|e| Error::Io {
-            what: "read",
-            path: path(),
-            reason: e.to_string(),
+        file.read_exact_at(&mut bytes, offset).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                let reason = "the file ends before the record does".into();
+                Error::Damaged { path: path(), offset, reason }
+            }
+            _ => Error::Io { what: "read", path: path(), reason: e.to_string() },
         })?;
         Ok(bytes)
     }

@@ -1,17 +1,23 @@
 //! What happens after a crash: finding where the log ends.
 //!
 //! A batch that does not check out at the end of the last segment is a torn
-//! tail, unless a valid batch lies behind it: later batches are written only
-//! when earlier ones are durable, so that proves damage to acknowledged data.
+//! tail, unless something valid lies behind it that was written only when it was
+//! durable: a later batch that says so, a mark, the footer, another segment. That
+//! proves damage to acknowledged data, which is told and never touched.
+//!
+//! # After a crash in here
+//! Recovery writes only zeros over what nothing proves, and bytes over the same
+//! bytes: doing it again gives the same log.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::format::{
-    ALIGN, BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, Hash, MAX_BATCH_BYTES, RECORD_HEADER_BYTES,
-    SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc, segment_name,
-    segment_of, u32_at,
+    ALIGN, BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, FORMAT_VERSION, Footer, Hash, MAX_BATCH_BYTES,
+    NoHeader, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, align, hash,
+    record_crc, segment_name, segment_of, u32_at,
 };
+use crate::identity::other_format;
 use crate::{Disk, DiskFile, LogId, OpenError, Place};
 
 /// Where the log ends and what is known there.
@@ -23,6 +29,10 @@ pub(crate) struct End {
     pub epoch: u32,
     /// The last segment ends in a footer: the next batch goes to a new one.
     pub sealed: bool,
+    /// Format of the last segment.
+    pub format: u32,
+    /// The last batch has a later witness: a mark, a footer or another segment.
+    pub vouched: bool,
     /// Bytes of a torn tail that were cut off.
     pub cut_bytes: u64,
 }
@@ -37,14 +47,15 @@ pub struct SealedSegment {
     pub base: u64,
     /// Position after its last record.
     pub next: u64,
-    footer: u64,
+    /// Where the last record ends: there, or behind a mark, is the footer.
+    end: u64,
 }
 
 impl SealedSegment {
     /// `last` is where the record before `next` lies.
     pub fn ending_with(segment: u32, base: u64, next: u64, last: Place) -> Self {
         let end = u64::from(last.offset) + RECORD_HEADER_BYTES as u64 + u64::from(last.len);
-        Self { segment, base, next, footer: align(end) }
+        Self { segment, base, next, end: align(end) }
     }
 }
 
@@ -61,7 +72,17 @@ pub(crate) fn recover(
 ) -> Result<(Found, End), OpenError> {
     let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: disk.path(""), source })?;
     let ids: Vec<u32> = names.iter().filter_map(|name| segment_of(name)).collect();
-    let mut end = End { segment: 0, offset: 0, next: 0, last: [0; 32], epoch: 0, sealed: true, cut_bytes: 0 };
+    let mut end = End {
+        segment: 0,
+        offset: 0,
+        next: 0,
+        last: [0; 32],
+        epoch: 0,
+        sealed: true,
+        format: FORMAT_VERSION,
+        vouched: true,
+        cut_bytes: 0,
+    };
     let mut found = Found::new();
     for (i, &id) in ids.iter().enumerate() {
         let is_last = i + 1 == ids.len();
@@ -117,26 +138,47 @@ impl Scan<'_> {
     fn sealed(&self, log: LogId, sealed: &SealedSegment, end: &mut End) -> Result<(), OpenError> {
         let io = |e| io_error(self.disk, self.id, "read", e);
         let len = self.file.len().map_err(io)?;
-        let footer_end = sealed.footer + FOOTER_BYTES as u64;
-        if len < footer_end {
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        if len < sealed.end + FOOTER_BYTES as u64 {
             return Err(self.damaged(len, "it is shorter than it was when it was sealed"));
         }
-        let mut header = [0; SEGMENT_HEADER_BYTES];
         self.file.read_exact_at(&mut header, 0).map_err(io)?;
-        let header = SegmentHeader::decode(&header).map_err(|reason| self.damaged(0, reason))?;
-        let expected = SegmentHeader { segment: sealed.segment, log: log.0, base: sealed.base };
-        if header != expected || sealed.segment != self.id || sealed.base != end.next {
+        let header = SegmentHeader::decode(&header).map_err(|fault| self.no_header(fault))?;
+        if !header.is_of(log.0, self.id, sealed.base) || sealed.segment != self.id || sealed.base != end.next
+        {
             return Err(self.damaged(0, "it belongs to another log or place"));
         }
-        let mut footer = [0; FOOTER_BYTES];
-        self.file.read_exact_at(&mut footer, sealed.footer).map_err(io)?;
-        let footer = Footer::decode(&footer, self.id, sealed.footer).filter(|f| f.next == sealed.next);
-        let Some(footer) = footer else {
-            return Err(self.damaged(sealed.footer, "the footer that sealed it is not there"));
+        let (footer, offset) = self.footer_behind(sealed.end, len).map_err(io)?;
+        let Some(footer) = footer.filter(|footer| footer.next == sealed.next) else {
+            return Err(self.damaged(offset, "the footer that sealed it is not there"));
         };
-        (end.segment, end.offset) = (self.id, footer_end);
+        (end.segment, end.offset) = (self.id, offset + FOOTER_BYTES as u64);
         (end.next, end.last, end.sealed) = (footer.next, footer.last, true);
+        end.format = header.format;
         Ok(())
+    }
+
+    /// The footer at `offset` or behind the marks there, and where it was looked for last.
+    fn footer_behind(&self, mut offset: u64, len: u64) -> io::Result<(Option<Footer>, u64)> {
+        let mut batch = [0; BATCH_HEADER_BYTES];
+        let mut footer = [0; FOOTER_BYTES];
+        loop {
+            if offset + FOOTER_BYTES as u64 > len {
+                return Ok((None, offset));
+            }
+            self.file.read_exact_at(&mut footer, offset)?;
+            if let Some(footer) = Footer::decode(&footer, self.id, offset) {
+                return Ok((Some(footer), offset));
+            }
+            if offset + BATCH_HEADER_BYTES as u64 > len {
+                return Ok((None, offset));
+            }
+            self.file.read_exact_at(&mut batch, offset)?;
+            if BatchHeader::decode(&batch, self.id, offset).is_none_or(|header| !header.is_mark()) {
+                return Ok((None, offset));
+            }
+            offset += BATCH_HEADER_BYTES as u64;
+        }
     }
 
     /// False if the segment is the last and was never written to.
@@ -153,21 +195,28 @@ impl Scan<'_> {
         }
         self.bytes = vec![0; len as usize];
         self.file.read_exact_at(&mut self.bytes, 0).map_err(|e| io_error(self.disk, self.id, "read", e))?;
-        let header = self.bytes.first_chunk::<SEGMENT_HEADER_BYTES>().map(SegmentHeader::decode);
-        let header = match header {
-            Some(Ok(header)) => header,
-            failed => {
-                let reason = failed.and_then(Result::err).unwrap_or("it is too short");
+        let Some(header) = self.bytes.first_chunk::<SEGMENT_HEADER_BYTES>() else {
+            // A segment has its whole length before it has its name.
+            return Err(self.damaged(0, "it is too short for a segment"));
+        };
+        let header = match SegmentHeader::decode(header) {
+            Ok(header) => header,
+            Err(fault) => {
                 // The header is synced before anything is written behind it.
-                let behind = self.bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
-                if is_last && end.sealed && behind.iter().all(|byte| *byte == 0) {
+                let behind = &self.bytes[SEGMENT_HEADER_BYTES..];
+                let never_written = matches!(fault, NoHeader::Broken(_)) && behind.iter().all(|b| *b == 0);
+                if is_last && end.sealed && never_written {
                     return Ok(false);
                 }
-                return Err(self.damaged(0, reason));
+                return Err(self.no_header(fault));
             }
         };
         if header.log != log.0 || header.segment != self.id {
             return Err(self.damaged(0, "it belongs to another log or place"));
+        }
+        if len < header.size {
+            let reason = format!("it ends here, {} bytes too early", header.size - len);
+            return Err(self.damaged(len, &reason));
         }
         if header.base != end.next {
             return Err(self.damaged(0, "its first position does not follow the segment before it"));
@@ -177,6 +226,8 @@ impl Scan<'_> {
         }
         end.sealed = false;
         end.segment = self.id;
+        end.format = header.format;
+        end.vouched = true;
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         let mut batches = Vec::new();
         let mut durable_upto = 0;
@@ -189,6 +240,7 @@ impl Scan<'_> {
             );
             end.next = batch.first + u64::from(batch.count);
             end.epoch = end.epoch.max(batch.epoch);
+            end.vouched = batch.is_mark();
             offset = next_offset;
         }
         end.offset = offset;
@@ -198,6 +250,7 @@ impl Scan<'_> {
             && footer.last == end.last
         {
             end.sealed = true;
+            end.vouched = true;
             end.offset = offset + FOOTER_BYTES as u64;
         } else if is_last {
             self.cut_tail(offset, end)?;
@@ -261,9 +314,9 @@ impl Scan<'_> {
         let tail = self.bytes.get(offset as usize..).unwrap_or_default();
         let torn = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if torn > 0 {
-            if let Some(later) = self.valid_batch_after(offset, end.next) {
+            if let Some(later) = self.witness_after(offset, end.next) {
                 let reason =
-                    format!("no valid batch here, but one at offset {later} proves that it was durable");
+                    format!("no valid batch here, but what is at offset {later} proves that it was durable");
                 return Err(self.damaged(offset, &reason));
             }
             if self.mend {
@@ -288,21 +341,29 @@ impl Scan<'_> {
         self.file.sync_data().map_err(|e| io_error(self.disk, self.id, "sync", e))
     }
 
-    /// Any valid batch header behind `offset` whose batch comes later in the log
-    /// and says that the missing positions were durable.
-    fn valid_batch_after(&self, offset: u64, next: u64) -> Option<u64> {
+    /// Anything behind `offset` that was written only when what belongs at
+    /// `offset` was durable: a batch that says so of a position lost, the batch
+    /// behind a mark that was lost (marks are synced by themselves), a footer.
+    fn witness_after(&self, offset: u64, next: u64) -> Option<u64> {
         let mut at = align(offset + 1);
-        while let Some(bytes) =
-            self.bytes.get(at as usize..).and_then(|b| b.first_chunk::<BATCH_HEADER_BYTES>())
-        {
-            if let Some(header) = BatchHeader::decode(bytes, self.id, at)
-                && header.durable_upto > next
-            {
+        while let Some(bytes) = self.bytes.get(at as usize..).filter(|rest| rest.len() >= FOOTER_BYTES) {
+            let header = bytes
+                .first_chunk::<BATCH_HEADER_BYTES>()
+                .and_then(|header| BatchHeader::decode(header, self.id, at));
+            let vouches = |header: BatchHeader| header.durable_upto > next || header.first == next;
+            if header.is_some_and(vouches) || Footer::decode(bytes, self.id, at).is_some() {
                 return Some(at);
             }
             at += ALIGN;
         }
         None
+    }
+
+    fn no_header(&self, fault: NoHeader) -> OpenError {
+        match fault {
+            NoHeader::Broken(reason) => self.damaged(0, reason),
+            NoHeader::Format(found) => other_format(self.disk, &segment_name(self.id), found),
+        }
     }
 
     pub fn damaged(&self, offset: u64, reason: &str) -> OpenError {

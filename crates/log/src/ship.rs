@@ -17,6 +17,7 @@ use crate::format::{
     SegmentHeader, hash, segment_name,
 };
 use crate::recover::{End, Scan, io_error, recover};
+use crate::spare::SPARE;
 use crate::{Disk, DiskFile, LogId, OpenError, identity};
 
 pub struct Shipper {
@@ -35,10 +36,10 @@ impl Shipper {
             path: disk.path(""),
             reason: reason.to_owned(),
         };
-        let id = identity::read(&*source)?.ok_or_else(|| not_a_log(&*source, "there is no log here"))?;
+        let id = identity::read(&*source)?.ok_or_else(|| not_a_log(&*source, "there is no log here"))?.id;
         match identity::read(&*copy)? {
             None => identity::write(&*copy, id)?,
-            Some(known) if known == id => {}
+            Some(known) if known.id == id => identity::bring_up_to_date(&*copy, known)?,
             Some(_) => return Err(not_a_log(&*copy, "it is a copy of another log")),
         }
         let (found, end) = recover(&*copy, id, &[], true, |_, _, _| Ok(()))?;
@@ -89,13 +90,20 @@ impl Shipper {
         let file = self.source.open(&name, false).map_err(|e| io_error(&*self.source, id, "open", e))?;
         let mut header = [0; SEGMENT_HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(|e| io_error(&*self.source, id, "read", e))?;
-        let expected = SegmentHeader { segment: id, log: self.id.0, base: self.end.next };
-        if SegmentHeader::decode(&header) != Ok(expected) {
+        let follows =
+            SegmentHeader::decode(&header).ok().filter(|header| header.is_of(self.id.0, id, self.end.next));
+        let Some(SegmentHeader { size, .. }) = follows else {
             let reason = "it does not follow what was copied before".to_owned();
             return Err(OpenError::Damaged { path: self.source.path(&name), offset: 0, reason });
+        };
+        // Like any segment it has its length and its header before it has its name.
+        self.remove_spare(id)?;
+        let copy = self.copy.open(SPARE, true).map_err(|e| io_error(&*self.copy, id, "create", e))?;
+        if size > 0 {
+            copy.set_len(size).map_err(|e| io_error(&*self.copy, id, "set the length of", e))?;
         }
-        let copy = self.copy.open(&name, true).map_err(|e| io_error(&*self.copy, id, "create", e))?;
         self.write(&*copy, id, &header, 0)?;
+        self.copy.rename(SPARE, &name).map_err(|e| io_error(&*self.copy, id, "rename the spare to", e))?;
         self.copy.sync_dir().map_err(|e| io_error(&*self.copy, id, "sync the directory of", e))?;
         (self.end.segment, self.end.offset, self.end.sealed) = (id, SEGMENT_HEADER_BYTES as u64, false);
         self.next_segment += 1;
@@ -118,7 +126,8 @@ impl Shipper {
         let begin = self.end.offset;
         while let Some((batch, next_offset)) = scan.batch(self.end.offset, &self.end) {
             let next = batch.first + u64::from(batch.count);
-            if durable.is_some_and(|durable| next > durable) {
+            // A mark at the durable end may not be synced yet: the next batch tells.
+            if durable.is_some_and(|durable| next > durable || batch.is_mark() && next == durable) {
                 break;
             }
             let at = self.end.offset as usize;
@@ -137,6 +146,8 @@ impl Shipper {
         if let Some(footer) = Footer::decode(here, id, self.end.offset)
             && footer.next == self.end.next
             && footer.last == self.end.last
+            // Like a mark.
+            && durable.is_none_or(|durable| footer.next < durable)
         {
             self.end.offset += FOOTER_BYTES as u64;
             self.end.sealed = true;
@@ -148,6 +159,15 @@ impl Shipper {
             self.write(&*copy, id, new, begin)?;
         }
         Ok(new.len() as u64)
+    }
+
+    /// What an attempt left that was cut off by a crash.
+    fn remove_spare(&self, id: u32) -> Result<(), OpenError> {
+        let io = |what, e| io_error(&*self.copy, id, what, e);
+        if self.copy.list().map_err(|e| io("list the files beside", e))?.iter().any(|name| name == SPARE) {
+            self.copy.remove(SPARE).map_err(|e| io("remove the spare of", e))?;
+        }
+        Ok(())
     }
 
     fn other_history(&self, segment: u32) -> OpenError {

@@ -1,17 +1,18 @@
-//! A log of format 1, made by the first program that wrote it. It must always
-//! open; if this test fails, the change needs a new format number.
+//! Logs of every format there has been, made by the first program that wrote
+//! it. They must always open; if this test fails, the change needs a new format
+//! number.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use daybook_log::{Log, RealDisk};
 
 use crate::{append, batch, options};
 
-const NAMES: [&str; 3] = ["LOG", "0000000000.segment", "0000000001.segment"];
+const FORMATS: [u32; 2] = [1, 2];
 
-fn fixture() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1"))
+fn fixture(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{format}"))
 }
 
 /// Run with `--ignored` and a directory in `DAYBOOK_FIXTURE` to make one.
@@ -24,32 +25,62 @@ fn make_the_fixture() {
     for i in 0..6 {
         append(&mut log, &batch(i)).unwrap();
         log.sync().unwrap();
+        if i % 2 == 0 {
+            log.vouch().unwrap();
+        }
+    }
+}
+
+/// A copy: opening may mend a tail.
+fn copy(format: u32) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture(format)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_log_of_every_format_opens_and_goes_on() {
+    for format in FORMATS {
+        let dir = copy(format);
+        let open = || {
+            let mut records = Vec::new();
+            let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
+            let (log, recovered) = Log::open(disk, options(), |_, _, body| {
+                records.push(body.to_vec());
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(recovered.cut_bytes, 0);
+            (log, records)
+        };
+        let (mut log, records) = open();
+        let mut expected: Vec<_> = (0..6).flat_map(batch).collect();
+        assert_eq!(records, expected, "format {format}");
+        for i in 6..12 {
+            append(&mut log, &batch(i)).unwrap();
+            log.sync().unwrap();
+            expected.extend(batch(i));
+        }
+        log.vouch().unwrap();
+        drop(log);
+        assert_eq!(open().1, expected, "format {format}");
     }
 }
 
 #[test]
-fn a_log_of_format_1_opens_and_goes_on() {
-    // A copy: opening may mend a tail.
-    let dir = tempfile::tempdir().unwrap();
-    for name in NAMES {
-        std::fs::copy(fixture().join(name), dir.path().join(name)).unwrap();
-    }
-    let open = || {
-        let mut records = Vec::new();
-        let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
-        let (log, recovered) = Log::open(disk, options(), |_, _, body| {
-            records.push(body.to_vec());
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(recovered.cut_bytes, 0);
-        (log, records)
-    };
-    let (mut log, records) = open();
-    let expected: Vec<_> = (0..6).flat_map(batch).collect();
-    assert_eq!(records, expected);
+fn an_older_log_says_its_new_format_before_anything_new_is_in_it() {
+    let dir = copy(1);
+    let format = |name: &str| std::fs::read(dir.path().join(name)).unwrap()[8];
+    let disk: Arc<RealDisk> = Arc::new(RealDisk::open(dir.path()).unwrap());
+    Log::verify(&*disk, |_, _, _| Ok(())).unwrap();
+    assert_eq!(format("LOG"), 1, "verifying wrote");
+    let (mut log, _) = Log::open(disk, options(), |_, _, _| Ok(())).unwrap();
+    assert_eq!((format("LOG"), format("0000000001.segment")), (2, 1));
+    // No mark goes where a program of that format would not expect one.
     append(&mut log, &batch(6)).unwrap();
-    log.sync().unwrap();
-    drop(log);
-    assert_eq!(open().1, [expected, batch(6)].concat());
+    log.vouch().unwrap();
+    assert_eq!(format("0000000002.segment"), 2);
 }

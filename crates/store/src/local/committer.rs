@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daybook_log::Log;
 use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
@@ -57,6 +57,10 @@ struct Group {
 /// Requests of one group: bounds the time between the first and its answer.
 const GROUP_BYTES: usize = 8 << 20;
 
+/// Damage to the last batch cannot be told from a torn tail until something
+/// proves that it was durable. Busy writers prove it by their next batch.
+const IDLE: Duration = Duration::from_millis(10);
+
 impl Committer {
     pub fn new(
         inner: Arc<Inner>,
@@ -76,10 +80,28 @@ impl Committer {
     }
 
     pub fn run(mut self) {
-        while let Some(mut work) = self.inner.queue.take(self.expected) {
+        while let Some(mut work) = self.inner.queue.take(self.expected, self.patience()) {
+            if work.is_empty() {
+                self.vouch();
+            }
             while !work.is_empty() {
                 self.commit(&mut work);
             }
+        }
+        self.vouch();
+    }
+
+    /// How long the log may be idle before its last batch is vouched for.
+    fn patience(&self) -> Option<Duration> {
+        (!self.log.is_vouched() && self.log.poisoned().is_none()).then_some(IDLE)
+    }
+
+    /// Nobody waits for this, so its failure is nobody's answer.
+    fn vouch(&mut self) {
+        if self.log.poisoned().is_none()
+            && let Err(error) = self.log.vouch()
+        {
+            self.fail(Group::default(), &error.to_string());
         }
     }
 

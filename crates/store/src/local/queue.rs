@@ -73,20 +73,31 @@ impl Queue {
         Ok(())
     }
 
-    /// Everything that waits; sleeps until there is something. `None` once
-    /// closed and empty.
+    /// Everything that waits; sleeps until there is something, or `idle` has
+    /// passed: then it is nothing. `None` once closed and empty.
     ///
     /// Writers answered together come back together: if `expected` of them are
     /// likely, a moment's patience for half of them makes two waves, of which
     /// one computes while the other syncs. It ends when nobody came for a step.
-    pub(super) fn take(&self, expected: usize) -> Option<VecDeque<Work>> {
+    pub(super) fn take(&self, expected: usize, idle: Option<Duration>) -> Option<VecDeque<Work>> {
         let mut state = self.lock();
         while state.work.is_empty() {
             if state.closed.is_some() {
                 return None;
             }
             state.wanted = 1;
-            state = self.arrived.wait(state).expect("no code panics while it holds this lock");
+            state = match idle {
+                None => self.arrived.wait(state).expect("no code panics while it holds this lock"),
+                Some(idle) => {
+                    let waited = self.arrived.wait_timeout(state, idle);
+                    let (mut state, waited) = waited.expect("no code panics while it holds this lock");
+                    if waited.timed_out() && state.work.is_empty() && state.closed.is_none() {
+                        state.wanted = 0;
+                        return Some(VecDeque::new());
+                    }
+                    state
+                }
+            };
         }
         let wave = expected / 2;
         let begun = Instant::now();
