@@ -8,6 +8,7 @@
 mod commands;
 mod exit;
 mod output;
+mod progress;
 
 use clap::{Parser, Subcommand};
 
@@ -38,6 +39,8 @@ enum Command {
     Verify(commands::verify::Args),
     Backup(commands::backup::Args),
     Restore(commands::backup::RestoreArgs),
+    Export(commands::export::Args),
+    Import(commands::import::Args),
     #[command(subcommand)]
     New(commands::new::Command),
     Test(commands::test::Args),
@@ -69,6 +72,8 @@ fn main() -> std::process::ExitCode {
             Command::New(command) => commands::new::run(&command),
             Command::Backup(args) => commands::backup::run(args).await,
             Command::Restore(args) => commands::backup::restore(&args),
+            Command::Export(args) => commands::export::run(args).await,
+            Command::Import(args) => commands::import::run(args).await,
             Command::Verify(args) => commands::verify::run(&args),
             Command::Test(args) => commands::test::run(args).await,
             Command::Group(command) => commands::group::run(command).await,

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use daybook_model::Limits;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Where the log lives; made if absent.
     pub data: PathBuf,
     /// Port 0 picks a free one.
     pub listen: SocketAddr,
     pub limits: Limits,
+    pub store: daybook_store::local::Options,
     /// How often the server pings; three unanswered end the connection.
     pub heartbeat: Duration,
     /// Time a connection has for its `hello`.
@@ -27,6 +28,7 @@ impl Config {
             data: data.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
             limits: Limits::default(),
+            store: Default::default(),
             heartbeat: Duration::from_secs(10),
             hello_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(5),

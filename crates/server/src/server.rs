@@ -51,12 +51,10 @@ pub struct Server {
 pub async fn start(config: Config) -> Result<Server, StartError> {
     // The port first: a second server must not touch the directory at all.
     let listener = listen(config.listen).await?;
-    let data = config.data.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        daybook_store::local::LocalStore::open(&data, Default::default())
-    })
-    .await
-    .expect("opening a log does not panic");
+    let (data, options) = (config.data.clone(), config.store.clone());
+    let opened = tokio::task::spawn_blocking(move || daybook_store::local::LocalStore::open(&data, options))
+        .await
+        .expect("opening a log does not panic");
     let store = opened.map_err(|source| StartError::Store { data: config.data.clone(), source })?;
     start_on(config, Arc::new(store), listener).await
 }

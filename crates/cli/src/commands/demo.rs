@@ -40,7 +40,8 @@ const SERVICES: [(&str, &str); 4] =
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = super::Interrupts::listen()?;
-    let config = daybook_server::Config::new(args.data.join("log")).listen(args.listen);
+    let mut config = daybook_server::Config::new(args.data.join("log")).listen(args.listen);
+    config.store.progress = Some(super::serve::indexing());
     let server = daybook_server::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
     let bus = format!("http://{}", server.local_addr());
     // Nobody but our own backend may call the services.

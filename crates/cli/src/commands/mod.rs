@@ -3,8 +3,10 @@
 pub mod backup;
 pub mod bench;
 pub mod demo;
+pub mod export;
 pub mod group;
 mod http;
+pub mod import;
 pub mod new;
 pub mod publish;
 pub mod read;

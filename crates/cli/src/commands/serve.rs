@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::exit::Failure;
+use crate::progress::Progress;
 
 /// Run the event bus on a data directory.
 #[derive(clap::Args)]
@@ -14,11 +15,28 @@ pub struct Args {
     /// Port 0 picks a free one.
     #[arg(long, env = "DAYBOOK_LISTEN", default_value = "127.0.0.1:7400")]
     listen: SocketAddr,
+    /// Mebibytes of the disk kept free for the index and the groups' checkpoints: with less
+    /// than this and the next segment's size, publishes are refused. Default 32.
+    #[arg(long, env = "DAYBOOK_RESERVE_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(..1 << 40))]
+    reserve_mib: Option<u64>,
+}
+
+/// Says how far the making of the index is, when it has to be made again.
+pub fn indexing() -> std::sync::Arc<dyn Fn(daybook_store::local::Reached) + Send + Sync> {
+    let progress = std::sync::Mutex::new(Progress::new("making the index again from the log"));
+    std::sync::Arc::new(move |reached| {
+        let mut progress = progress.lock().expect("no code panics while it holds this lock");
+        progress.at(reached.events, reached.bytes, reached.bytes_total);
+    })
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = super::Interrupts::listen()?;
-    let config = daybook_server::Config::new(args.data).listen(args.listen);
+    let mut config = daybook_server::Config::new(args.data).listen(args.listen);
+    config.store.progress = Some(indexing());
+    if let Some(mebibytes) = args.reserve_mib {
+        config.store.reserve_bytes = mebibytes << 20;
+    }
     let server = daybook_server::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
     eprintln!("listening on http://{}", server.local_addr());
     let poisoned = tokio::select! {

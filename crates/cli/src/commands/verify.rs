@@ -1,14 +1,14 @@
 //! `daybook verify`: is the log on this disk whole?
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use daybook_store::local::{self, OpenError, VerifyError};
 use serde_json::json;
 
 use crate::exit::{Failure, VERIFICATION};
 use crate::output::Format;
+use crate::progress::Progress;
 
 /// Read and check everything: checksums, order, ids, sequences, index. Writes nothing.
 #[derive(clap::Args)]
@@ -21,33 +21,18 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let begun = Instant::now();
-    let mut told = begun;
-    let people = std::io::stderr().is_terminal();
-    let found = local::verify(&args.data, |events| {
-        // People see it move, logs get a line now and then.
-        let every = if people { Duration::from_millis(200) } else { Duration::from_secs(5) };
-        if told.elapsed() >= every {
-            told = Instant::now();
-            let rate = events as f64 / begun.elapsed().as_secs_f64();
-            eprint!(
-                "{}{events} events checked, {rate:.0} a second{}",
-                if people { "\r" } else { "" },
-                if people { "" } else { "\n" }
-            );
-        }
+    let mut progress = Progress::new("verify");
+    let found = local::verify(&args.data, |reached| {
+        progress.at(reached.events, reached.bytes, reached.bytes_total);
     });
-    if people {
-        eprintln!();
-    }
-    let found = found.map_err(|error| match &error {
-        VerifyError::Log(OpenError::InUse { .. } | OpenError::Io { .. }) | VerifyError::NoLog(_) => {
-            Failure::failed(error.to_string())
-        }
-        _ => Failure::new(VERIFICATION, error.to_string()),
-    })?;
+    drop(progress);
+    let format = Format::or_default(args.output);
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return Err(failure(&error, format)),
+    };
     let mut out = std::io::stdout().lock();
-    match Format::or_default(args.output) {
+    match format {
         Format::Table => {
             writeln!(
                 out,
@@ -66,10 +51,31 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             out,
             "{}",
             json!({
-                "events": found.events.to_string(), "keys": found.keys.to_string(), "bytes": found.bytes,
+                "ok": true, "events": found.events.to_string(), "keys": found.keys.to_string(), "bytes": found.bytes,
                 "torn_bytes": found.torn_bytes, "runs": found.runs
             })
         )?,
     }
     Ok(())
+}
+
+/// What is wrong and where; as an object too, for those who asked for one.
+fn failure(error: &VerifyError, format: Format) -> Failure {
+    let text = error.to_string();
+    let (path, offset, reason) = match error {
+        // Nothing was found out: the log is in use, absent, unreadable.
+        VerifyError::Log(OpenError::InUse { .. } | OpenError::Io { .. }) | VerifyError::NoLog(_) => {
+            return Failure::failed(text);
+        }
+        VerifyError::Log(OpenError::Damaged { path, offset, reason }) => (Some(path), Some(*offset), reason),
+        VerifyError::Log(OpenError::NotALog { path, reason }) => (Some(path), None, reason),
+        VerifyError::Index { path, reason } => (Some(path), None, reason),
+        _ => (None, None, &text),
+    };
+    if format != Format::Table {
+        let path = path.map(|path| path.display().to_string());
+        let found = json!({ "ok": false, "file": path, "offset": offset, "reason": reason });
+        let _ = writeln!(std::io::stdout(), "{found}");
+    }
+    Failure::new(VERIFICATION, text)
 }

@@ -19,6 +19,7 @@ mod index;
 mod page;
 mod query;
 mod queue;
+mod reached;
 mod room;
 mod tail;
 mod verify;
@@ -42,11 +43,13 @@ use gate::Gate;
 use index::{Index, OpenedRuns, Worker};
 use query::Readers;
 use queue::{Queue, Work};
+use reached::Way;
 use room::Space;
 use tail::Tail;
 
 pub use backup::{Backup, Checkpoints as CopiedCheckpoints};
 pub use daybook_log::{Lock, OpenError};
+pub use reached::Reached;
 pub use room::FreeBytes;
 pub use verify::{Verified, VerifyError, verify};
 
@@ -66,6 +69,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Asked for the free bytes; by default the file system of the directory.
     pub free_bytes: Option<FreeBytes>,
+    /// Told how far it is when opening has to read much: the index is made again.
+    pub progress: Option<Arc<dyn Fn(Reached) + Send + Sync>>,
     /// The wall clock, in microseconds since 1970.
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
@@ -80,6 +85,7 @@ impl Default for Options {
             run_events: 128 << 10,
             reserve_bytes: 32 << 20,
             free_bytes: None,
+            progress: None,
             clock: Arc::new(|| {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
@@ -149,7 +155,7 @@ impl LocalStore {
             first_segment_bytes: options.first_segment_bytes,
             segment_bytes: options.segment_bytes,
         };
-        let mut progress = Progress::default();
+        let mut way = Way::new(&*disk);
         let mut no_index = None;
         let opened = Log::open_behind(disk, log_options, &opened.sealed, |position, place, body| {
             if position >= indexed {
@@ -157,7 +163,7 @@ impl LocalStore {
                 index.insert(&event, place);
                 tail.push(Arc::new(event));
                 index.flush_now(&*index_disk, id).map_err(|e| no_index.insert(e).to_string())?;
-                progress.reached(position - indexed);
+                way.event(place, |reached| options.progress.iter().for_each(|tell| tell(reached)));
             }
             Ok(())
         });
@@ -256,22 +262,6 @@ fn fresh_id() -> [u8; 16] {
         half.copy_from_slice(&hash.to_le_bytes());
     }
     id
-}
-
-/// Tells somebody who waits for a large log to be indexed how far it is.
-#[derive(Default)]
-struct Progress {
-    told: u64,
-}
-
-impl Progress {
-    fn reached(&mut self, events: u64) {
-        const STEP: u64 = 1_000_000;
-        if events >= self.told + STEP {
-            self.told = events;
-            tracing_line(&format!("indexing: {events} events read"));
-        }
-    }
 }
 
 fn tracing_line(message: &str) {

@@ -9,6 +9,7 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::codec;
 use super::index::Run;
+use super::reached::{Reached, Way};
 
 /// What was found to be in order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,9 +36,8 @@ pub enum VerifyError {
     Index { path: PathBuf, reason: String },
 }
 
-/// Checks the log of `dir`, which must not be open. `progress` is told the
-/// number of events read so far.
-pub fn verify(dir: &Path, mut progress: impl FnMut(u64)) -> Result<Verified, VerifyError> {
+/// Checks the log of `dir`, which must not be open. `progress` is told how far it is.
+pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified, VerifyError> {
     if !dir.join("LOG").is_file() {
         return Err(VerifyError::NoLog(dir.to_owned()));
     }
@@ -49,6 +49,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(u64)) -> Result<Verified, Ver
     let mut ids: HashSet<u64> = HashSet::new();
     let mut next: HashMap<Box<str>, u64> = HashMap::new();
     let mut last_time = i64::MIN;
+    let mut way = Way::new(&disk);
     let checked = Log::verify(&disk, |position, place, body| {
         let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
         // 64 bits of hash: two of a billion ids are alike once in forty logs.
@@ -71,9 +72,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(u64)) -> Result<Verified, Ver
         }
         found.bytes += body.len() as u64;
         places.push(place);
-        if places.len().is_multiple_of(100_000) {
-            progress(places.len() as u64);
-        }
+        way.event(place, &mut progress);
         Ok(())
     })?;
     let Some(checked) = checked else { return Err(VerifyError::NoLog(dir.to_owned())) };

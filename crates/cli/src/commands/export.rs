@@ -1,0 +1,212 @@
+//! `daybook export`: the log as NDJSON, a CloudEvent a line.
+//!
+//! # Promises
+//! 1. What was there at the start is exported, in order of position, each event
+//!    with everything the log knows of it.
+//! 2. NDJSON has no line breaks inside a line. Where an event's `data` has some,
+//!    the line carries its exact text once more, as [`EXACT_DATA`]: `import`
+//!    brings it back byte for byte, other readers may ignore it.
+//!
+//! # After an interruption
+//! The file ends with a whole line, or with a torn one that `--resume` cuts off;
+//! it goes on behind the last whole line.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use daybook_client::ReadQuery;
+use daybook_model::wire::{self, Edge};
+use daybook_model::{Data, Event, ExtensionValue, Position};
+
+use super::{Bus, Interrupts};
+use crate::exit::{Failure, PARTLY};
+use crate::progress::Progress;
+
+/// Write the log as NDJSON, a CloudEvent a line, for `daybook import`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    bus: Bus,
+    /// The file to write; stdout if none is named.
+    file: Option<PathBuf>,
+    /// First position, inclusive.
+    #[arg(long)]
+    from: Option<Position>,
+    /// Last position, exclusive; default all that is there when it begins.
+    #[arg(long)]
+    until: Option<Position>,
+    /// Go on with a file that an earlier export began.
+    #[arg(long, requires = "file", conflicts_with = "from")]
+    resume: bool,
+}
+
+/// Carries `data` exactly as it was published, where a line cannot.
+pub const EXACT_DATA: &str = "daybookrawdata";
+const PAGE: u64 = 1_000;
+
+pub async fn run(args: Args) -> Result<(), Failure> {
+    let mut interrupts = Interrupts::listen()?;
+    // The file first: a mistake there is told without a bus.
+    let (mut out, mut from): (Box<dyn Write>, Position) = match &args.file {
+        None => (Box::new(BufWriter::new(std::io::stdout().lock())), args.from.unwrap_or(Position::ZERO)),
+        Some(path) => {
+            let (file, from) = open(path, args.resume)?;
+            let begin = args.from.or(from).unwrap_or(Position::ZERO);
+            (Box::new(BufWriter::with_capacity(1 << 20, SyncedAtEnd(file))), begin)
+        }
+    };
+    let client = args.bus.connect("export").await?;
+    let newest = client.read(ReadQuery { limit: Some(1), reverse: true, ..ReadQuery::default() }).await?;
+    let head = newest.events.first().map_or(Position::ZERO, |event| event.position.next());
+    let until = args.until.unwrap_or(head).min(head);
+    let begun = from;
+    let mut progress = Progress::new("export");
+    let mut stopped = false;
+    while from < until && !stopped {
+        let query = ReadQuery {
+            from: Some(Edge::Position(from)),
+            until: Some(Edge::Position(until)),
+            limit: Some(PAGE),
+            ..ReadQuery::default()
+        };
+        let page = tokio::select! {
+            page = client.read(query) => page?,
+            () = interrupts.next() => { stopped = true; continue }
+        };
+        for event in &page.events {
+            line(event, &mut out)?;
+        }
+        from = page.next.unwrap_or(until);
+        progress.at(from.0 - begun.0, from.0 - begun.0, until.0 - begun.0);
+    }
+    out.flush()?;
+    drop(progress);
+    client.close().await;
+    let count = from.0.saturating_sub(begun.0);
+    match (&args.file, stopped) {
+        (_, false) => {
+            eprintln!("{count} events exported, up to position {from}");
+            Ok(())
+        }
+        (Some(path), true) => {
+            let again = format!("go on with: daybook export {} --resume", path.display());
+            Err(Failure::new(PARTLY, format!("{count} events exported, then interrupted; {again}")))
+        }
+        (None, true) => {
+            let again = format!("go on with: daybook export --from {from}");
+            Err(Failure::new(PARTLY, format!("{count} events exported, then interrupted; {again}")))
+        }
+    }
+}
+
+fn line(event: &Event, out: &mut dyn Write) -> std::io::Result<()> {
+    let breaks = |raw: &str| raw.contains(['\n', '\r']);
+    match &event.data {
+        Some(Data::Json(raw)) if breaks(raw.get()) => {
+            let mut event = event.clone();
+            event.extensions.push((EXACT_DATA.into(), ExtensionValue::String(raw.get().into())));
+            // Outside of strings, where JSON allows no line break, it is white space.
+            let line = serde_json::to_string(&event)?.replace(['\n', '\r'], " ");
+            writeln!(out, "{line}")
+        }
+        _ => {
+            serde_json::to_writer(&mut *out, event)?;
+            out.write_all(b"\n")
+        }
+    }
+}
+
+/// On disk before the end is told.
+struct SyncedAtEnd(File);
+
+impl Write for SyncedAtEnd {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// The file, and where to go on if it holds something.
+fn open(path: &Path, resume: bool) -> Result<(File, Option<Position>), Failure> {
+    let cannot = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+    if !resume {
+        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        return match file {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::failed(format!(
+                "{} exists: --resume goes on with it, or name another file",
+                path.display()
+            ))),
+            file => Ok((file.map_err(cannot)?, None)),
+        };
+    }
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(cannot)?;
+    let (end, next) = whole_lines(&mut file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => {
+            Failure::failed(format!("{} is no export: {error}; nothing was changed", path.display()))
+        }
+        _ => cannot(error),
+    })?;
+    file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(cannot)?;
+    Ok((file, next))
+}
+
+/// Where the last whole line ends, and the position behind its event.
+fn whole_lines(file: &mut File) -> std::io::Result<(u64, Option<Position>)> {
+    // The longest line is a little more than an event: look back in growing steps.
+    let len = file.metadata()?.len();
+    let mut look = 64 << 10;
+    loop {
+        let begin = len.saturating_sub(look);
+        file.seek(SeekFrom::Start(begin))?;
+        let mut text = Vec::new();
+        BufReader::new(&mut *file).take(len - begin).read_to_end(&mut text)?;
+        let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let last = text[..end].lines().last().transpose()?;
+        let starts_inside = begin > 0 && text[..end.saturating_sub(1)].iter().all(|byte| *byte != b'\n');
+        match last {
+            _ if starts_inside || (begin > 0 && end == 0) => look *= 8,
+            None => return Ok((0, None)),
+            Some(line) => {
+                let event: Event = wire::read(&line).map_err(|invalid| {
+                    let what = format!("its last line is no event of a log ({invalid})");
+                    std::io::Error::new(std::io::ErrorKind::InvalidData, what)
+                })?;
+                return Ok((begin + end as u64, Some(event.position.next())));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_and_a_foreign_file_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("e");
+        let line = |position: u64, pad: usize| {
+            format!(
+                r#"{{"specversion":"1.0","id":"{position}","source":"/t","type":"T","correlationid":"c","sessionid":"s","time":"2026-01-01T00:00:00Z","recordedtime":"2026-01-01T00:00:00Z","position":"{position}","data":"{}"}}"#,
+                "x".repeat(pad)
+            ) + "\n"
+        };
+        let whole = line(0, 5) + &line(1, 200_000);
+        for torn in ["", "{", line(2, 300_000).trim_end()] {
+            std::fs::write(&path, format!("{whole}{torn}")).unwrap();
+            let (_, next) = open(&path, true).unwrap();
+            assert_eq!(next, Some(Position(2)));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        }
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(open(&path, true).unwrap().1, None);
+        std::fs::write(&path, "dear diary\n").unwrap();
+        assert!(open(&path, true).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "dear diary\n");
+    }
+}
