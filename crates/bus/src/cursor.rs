@@ -77,9 +77,14 @@ impl Cursor {
         self.watched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// A detached key's record answers for it from now on.
+    /// A detached key's record answers for it from now on. What is written down
+    /// goes beyond it, as beyond what is settled: a record that said `next` of a
+    /// position which is read again would lose what was settled in between.
     pub fn cover(&mut self, position: Position) {
         self.unsettled.remove(&position);
+        if !has(Bug::CoveredIsReadAgain) {
+            self.settled_top = self.settled_top.max(position.next());
+        }
     }
 
     pub fn is_unsettled(&self, position: Position) -> bool {

@@ -41,11 +41,13 @@ pub enum Bug {
     FailedSaveCounts,
     /// A key with a backlog is not read on.
     BacklogForgotten,
+    /// A restart reads again what a record answers for.
+    CoveredIsReadAgain,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AckOfOthersAccepted,
         Self::NoFence,
         Self::CursorPastUnsettled,
@@ -64,6 +66,7 @@ impl Bug {
         Self::LeaverKeepsKeys,
         Self::FailedSaveCounts,
         Self::BacklogForgotten,
+        Self::CoveredIsReadAgain,
     ];
 }
 

@@ -291,6 +291,20 @@ fn skipping_a_parked_event_lets_the_key_go_on_without_it() {
 }
 
 #[test]
+fn an_event_skipped_after_a_restart_that_reads_around_it_again_stays_skipped() {
+    let mut world = World::new();
+    world.join(1);
+    world.publish(&["b", "a", "c"]);
+    let got = world.take();
+    world.nack(&got[1], NackAction::Park);
+    world.pass(1_000);
+    world.restart();
+    world.skip("a");
+    world.join(1);
+    assert_eq!(world.drain(), [0, 2]);
+}
+
+#[test]
 fn the_skip_policy_settles_what_fails_for_good() {
     let options = wire::Join { max_attempts: Some(1), poison: Some(Poison::Skip), ..join() };
     let mut world = World::with(options, Settings::default());

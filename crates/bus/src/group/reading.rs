@@ -133,6 +133,8 @@ impl Group {
             let due = (event.position >= from || has(Bug::KeyPageFromTheStart)) && self.options.wants(&event);
             if due && self.options.key_of(&event) == key {
                 any = true;
+                // After a restart the cursor may have named it as well.
+                self.cursor.cover(event.position);
                 self.push(now, &key, event);
             }
         }
