@@ -6,7 +6,9 @@
 //! restart against "answered means durable" and "nothing is settled by
 //! accident", and the end of every walk against G3.
 //!
-//! A failure prints its seed; `DAYBOOK_SEED=…` walks that one again.
+//! A failure is walked again and again with fewer steps; what is left is told
+//! input by input. `DAYBOOK_SEED=…` walks one seed, `DAYBOOK_WALKS=…` so many:
+//! 500 make a million steps.
 
 mod common;
 
@@ -22,42 +24,89 @@ const MAX_ATTEMPTS: u32 = 3;
 
 #[test]
 fn a_random_walk_keeps_the_promises() {
-    let one = std::env::var("DAYBOOK_SEED").ok().map(|seed| seed.parse().expect("a seed is a number"));
-    let seeds = one.map_or(1..=WALKS, |seed: u64| seed..=seed);
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds = match number("DAYBOOK_SEED") {
+        Some(seed) => seed..=seed,
+        None => 1..=number("DAYBOOK_WALKS").unwrap_or(WALKS),
+    };
     for seed in seeds {
-        let told = TellSeed(seed);
-        Walk::new(seed).run();
-        std::mem::forget(told);
+        let steps = steps_of(seed);
+        let Some(why) = failure(seed, &steps, None) else { continue };
+        let least = shrink(seed, steps, None);
+        eprintln!("the walk with DAYBOOK_SEED={seed} failed: {why}");
+        eprintln!("so does one of {} steps, which is this:", least.len());
+        Walk { aloud: true, ..Walk::new(seed) }.run(&least);
+        panic!("the walk with DAYBOOK_SEED={seed} failed, and its shortest part did not once more");
     }
 }
 
 /// A checker that finds nothing proves nothing: each of these mistakes must be found.
 #[test]
 fn every_planted_mistake_is_found() {
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut missed = Vec::new();
-    for bug in Bug::ALL {
-        let found = (1..=WALKS).any(|seed| {
-            let walk = move || {
-                plant(Some(bug));
-                Walk::new(seed).run();
-            };
-            std::thread::spawn(walk).join().is_err()
-        });
-        if !found {
-            missed.push(bug);
-        }
-    }
-    let _ = std::panic::take_hook();
+    let found = |bug| (1..=WALKS).any(|seed| failure(seed, &steps_of(seed), Some(bug)).is_some());
+    let missed: Vec<Bug> = Bug::ALL.into_iter().filter(|bug| !found(*bug)).collect();
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 
-struct TellSeed(u64);
+/// A person can read what is left of two thousand steps.
+#[test]
+fn a_walk_that_fails_shrinks_to_few_steps() {
+    let bug = Some(Bug::RetrySettles);
+    let seed = (1..=WALKS).find(|seed| failure(*seed, &steps_of(*seed), bug).is_some()).expect("it is found");
+    let least = shrink(seed, steps_of(seed), bug);
+    assert!(failure(seed, &least, bug).is_some(), "what is left does not fail");
+    assert!(failure(seed, &least, None).is_none(), "what is left fails without the mistake");
+    assert!(least.len() <= 30, "{} steps are left", least.len());
+}
 
-impl Drop for TellSeed {
-    fn drop(&mut self) {
-        eprintln!("the walk with DAYBOOK_SEED={} failed", self.0);
+/// Every step throws dice of its own: without its neighbours it does the same.
+fn steps_of(seed: u64) -> Vec<u64> {
+    let mut dice = Dice(seed);
+    (0..STEPS).map(|_| dice.next()).collect()
+}
+
+/// What the walk panics with, in a thread whose panics nobody prints.
+fn failure(seed: u64, steps: &[u64], bug: Option<Bug>) -> Option<String> {
+    static QUIET: std::sync::Once = std::sync::Once::new();
+    QUIET.call_once(|| {
+        let aloud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name() != Some("quiet") {
+                aloud(info);
+            }
+        }));
+    });
+    let steps = steps.to_vec();
+    let walk = move || {
+        plant(bug);
+        Walk::new(seed).run(&steps);
+    };
+    let panic =
+        std::thread::Builder::new().name("quiet".into()).spawn(walk).expect("a thread").join().err()?;
+    let text = panic.downcast_ref::<String>().cloned();
+    Some(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into())).unwrap_or_default())
+}
+
+/// Leaves out whatever the failure does not need: halves first, single steps last.
+fn shrink(seed: u64, mut steps: Vec<u64>, bug: Option<Bug>) -> Vec<u64> {
+    let mut size = steps.len() / 2;
+    while size > 0 {
+        let (mut at, mut any) = (0, false);
+        while at < steps.len() {
+            let mut less = steps.clone();
+            less.drain(at..(at + size).min(steps.len()));
+            if failure(seed, &less, bug).is_some() {
+                steps = less;
+                any = true;
+            } else {
+                at += size;
+            }
+        }
+        if !(any && size == 1) {
+            size /= 2;
+        }
     }
+    steps
 }
 
 /// SplitMix64: the same walk everywhere, for ever.
@@ -82,6 +131,8 @@ impl Dice {
 }
 
 struct Walk {
+    /// Tells what it does; for the shortest walk that fails.
+    aloud: bool,
     dice: Dice,
     world: World,
     mode: Mode,
@@ -128,6 +179,7 @@ impl Walk {
             ..Settings::default()
         };
         Self {
+            aloud: false,
             dice: Dice(seed),
             world: World::with(options, settings),
             mode,
@@ -149,8 +201,10 @@ impl Walk {
         }
     }
 
-    fn run(mut self) {
-        for step in 0..STEPS {
+    fn run(mut self, steps: &[u64]) {
+        self.world.aloud = self.aloud;
+        for (step, dice) in steps.iter().enumerate() {
+            self.dice = Dice(*dice);
             self.act();
             self.look();
             if step % 50 == 0 {

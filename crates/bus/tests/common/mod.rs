@@ -49,6 +49,8 @@ pub struct World {
     pub answer_reads: bool,
     /// Looking at everything after every step; too slow for very many keys.
     pub check: bool,
+    /// Print what the group is told.
+    pub aloud: bool,
 }
 
 pub fn join() -> wire::Join {
@@ -116,6 +118,7 @@ impl World {
             answer_fences: true,
             answer_reads: true,
             check: true,
+            aloud: false,
         }
     }
 
@@ -134,6 +137,9 @@ impl World {
     pub fn step(&mut self, input: Input) {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
+            if self.aloud {
+                eprintln!("{:>8} ms  {input:?}", self.now.0);
+            }
             let mut out = Vec::new();
             self.group.step(self.now, input, &mut out);
             if self.check {
