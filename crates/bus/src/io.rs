@@ -48,6 +48,9 @@ pub enum Input {
         /// Unsettled deliveries it will hold.
         credit: usize,
         credit_bytes: usize,
+        /// Deliveries of one key it takes at once; all but 1 need a session that
+        /// forgets the later ones when one fails.
+        window: usize,
     },
     /// It left in good order: nothing counts as an attempt.
     Leave(MemberId),

@@ -28,25 +28,30 @@ pub(crate) struct Lane {
 pub(crate) enum LaneState {
     /// Waits in a queue for its turn.
     Queued,
-    InFlight(Delivery),
+    /// A session has the head, and after it as many as its window allows.
+    InFlight(Flight),
     /// Waits for time, for a fence or for a checkpoint.
-    Held {
-        until: Millis,
-    },
+    Held { until: Millis },
     /// Its session is gone and may come back.
     Reserved,
     /// Here the group stopped.
     Stopped,
 }
 
+/// Deliveries of the first events of a lane, in order; never empty.
+pub(crate) type Flight = VecDeque<Delivery>;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {
     pub token: Token,
     pub weight: usize,
-    pub sent: Millis,
+    /// Since when the session can work on it: sent, and all before it settled.
+    pub since: Millis,
     pub due: Millis,
     /// The session was asked whether it still works.
     pub asked: bool,
+    /// Acked while one before it is not: settled as soon as that is.
+    pub acked: bool,
 }
 
 impl Lane {
@@ -54,9 +59,19 @@ impl Lane {
         self.queue.front().expect("a lane without events is removed in the same step")
     }
 
-    pub fn delivery(&self) -> Option<&Delivery> {
-        match &self.state {
-            LaneState::InFlight(delivery) => Some(delivery),
+    /// What a session has of it; the head's delivery first.
+    pub fn in_flight(&self) -> impl Iterator<Item = &Delivery> {
+        let flight = match &self.state {
+            LaneState::InFlight(flight) => Some(flight),
+            _ => None,
+        };
+        flight.into_iter().flatten()
+    }
+
+    /// The delivery that its session works on.
+    pub fn at_work(&mut self) -> Option<&mut Delivery> {
+        match &mut self.state {
+            LaneState::InFlight(flight) => flight.front_mut(),
             _ => None,
         }
     }

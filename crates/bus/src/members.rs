@@ -19,14 +19,16 @@ pub(crate) struct Seat {
     pub presence: Presence,
     pub credit: usize,
     pub credit_bytes: usize,
+    /// Deliveries of one key it takes at once.
+    pub window: usize,
     /// Deliveries this session holds, by serial.
     pub in_flight: BTreeMap<u64, LaneKey>,
     pub bytes: usize,
     /// Slots owned.
     pub slots: usize,
     pub ready: TurnQueue,
-    /// Keys that were in flight when the session got lost.
-    pub lost: Vec<LaneKey>,
+    /// Keys that were in flight when the session got lost, and how many events of each.
+    pub lost: Vec<(LaneKey, usize)>,
     /// Tokens this session gave back unsettled, newest ones.
     pub given_back: BTreeSet<u64>,
 }

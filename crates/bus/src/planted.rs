@@ -41,13 +41,19 @@ pub enum Bug {
     FailedSaveCounts,
     /// A key with a backlog is not read on.
     BacklogForgotten,
+    /// With a window, what has failed before is sent among others.
+    FailedInCompany,
+    /// With a window, an ack settles what was delivered before it too.
+    AckSettlesEarlier,
+    /// With a window, only the first claim that a failure ends is fenced.
+    LaterNotFenced,
     /// A restart reads again what a record answers for.
     CoveredIsReadAgain,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::AckOfOthersAccepted,
         Self::NoFence,
         Self::CursorPastUnsettled,
@@ -67,6 +73,9 @@ impl Bug {
         Self::FailedSaveCounts,
         Self::BacklogForgotten,
         Self::CoveredIsReadAgain,
+        Self::FailedInCompany,
+        Self::AckSettlesEarlier,
+        Self::LaterNotFenced,
     ];
 }
 

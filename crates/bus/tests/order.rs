@@ -264,6 +264,7 @@ fn an_event_larger_than_the_credit_in_bytes_is_delivered_alone() {
         boot: None,
         credit: 10,
         credit_bytes: 1,
+        window: 1,
     });
     world.publish(&["a", "b"]);
     let got = world.take();

@@ -141,7 +141,7 @@ struct Walk {
     /// Acks that were answered: they must survive everything.
     answered: BTreeSet<u64>,
     /// What each reply speaks of.
-    asked: BTreeMap<u64, Vec<u64>>,
+    asked: BTreeMap<u64, Vec<(Token, u64)>>,
     next_reply: u64,
     /// Deliveries that their sessions still hold.
     live: BTreeMap<Token, Got>,
@@ -152,6 +152,12 @@ struct Walk {
     crashed: BTreeSet<u64>,
     /// Members whose process cannot come back.
     without_boot: BTreeSet<u64>,
+    /// How many events of one key each member takes at once.
+    windows: BTreeMap<u64, usize>,
+    /// Acked while an earlier event of the key was not.
+    early: BTreeSet<Token>,
+    /// So acked, and then an earlier event failed.
+    voided: BTreeSet<Token>,
     /// Keys whose old claims are not fenced yet.
     unfenced: BTreeMap<Token, u64>,
     present: Vec<u64>,
@@ -193,6 +199,9 @@ impl Walk {
             last_attempt: BTreeMap::new(),
             crashed: BTreeSet::new(),
             without_boot: BTreeSet::new(),
+            windows: BTreeMap::new(),
+            early: BTreeSet::new(),
+            voided: BTreeSet::new(),
             unfenced: BTreeMap::new(),
             present: Vec::new(),
             next_member: 1,
@@ -301,7 +310,9 @@ impl Walk {
         if boot.is_none() {
             self.without_boot.insert(member);
         }
-        self.world.join_as(member, &instance, boot, credit);
+        let window = self.dice.pick(&[1, 1, 2, 4]).unwrap_or(1);
+        self.windows.insert(member, window);
+        self.world.join_with_window(member, (&instance, boot), credit, window);
     }
 
     /// A member that goes now: what it holds is no longer its.
@@ -323,9 +334,33 @@ impl Walk {
     fn end(&mut self, token: Token, unsettled: bool) {
         let Some(got) = self.live.remove(&token) else { return };
         self.dead.push(token);
+        let early = self.early.remove(&token);
         if unsettled {
             self.unfenced.insert(token, got.position());
+            if early {
+                self.voided.insert(token);
+            }
         }
+    }
+
+    /// Of each key the earliest that are acked, up to the first that is not.
+    fn settle_acked(&mut self) {
+        let mut early: Vec<(u64, Token)> =
+            self.early.iter().map(|token| (self.live[token].position(), *token)).collect();
+        early.sort_unstable();
+        for (position, token) in early {
+            if self.held_before(position).next().is_none() {
+                self.settled.insert(position);
+                self.end(token, false);
+            }
+        }
+    }
+
+    /// Earlier events of the same key that sessions hold.
+    fn held_before(&self, position: u64) -> impl Iterator<Item = &Got> {
+        self.live
+            .values()
+            .filter(move |held| held.position() < position && self.same_key(held.position(), position))
     }
 
     fn tokens(&self) -> Vec<Token> {
@@ -338,9 +373,9 @@ impl Walk {
         if self.dice.below(3) == 0 {
             tokens = self.tokens().into_iter().filter(|token| token.member == first.member).collect();
         }
-        let positions: Vec<u64> = tokens.iter().map(|token| self.live[token].position()).collect();
-        self.settled.extend(&positions);
-        tokens.iter().for_each(|token| self.end(*token, false));
+        let positions = tokens.iter().map(|token| (*token, self.live[token].position())).collect();
+        self.early.extend(&tokens);
+        self.settle_acked();
         let reply = (self.dice.below(2) == 0).then(|| {
             self.next_reply += 1;
             let id = self.next_reply;
@@ -371,10 +406,16 @@ impl Walk {
         let actions =
             [NackAction::Retry, NackAction::Retry, NackAction::Retry, NackAction::Park, NackAction::Skip];
         let action = self.dice.pick(&actions).unwrap_or(NackAction::Retry);
-        if action == NackAction::Skip {
-            self.settled.insert(self.live[&token].position());
+        let position = self.live[&token].position();
+        if action == NackAction::Skip && self.held_before(position).next().is_none() {
+            self.settled.insert(position);
+            self.end(token, false);
+            self.settle_acked();
+        } else {
+            let of_key = |got: &&Got| self.same_key(got.position(), position);
+            let back: Vec<Token> = self.live.values().filter(of_key).map(|got| got.token).collect();
+            back.into_iter().for_each(|token| self.end(token, true));
         }
-        self.end(token, action != NackAction::Skip);
         let delay_ms = self.dice.pick(&[None, Some(0), Some(50)]).flatten();
         let (member, jitter, reason) = (token.member, self.dice.next(), None);
         self.world.step(Input::Nack { member, token, action, delay_ms, reason, jitter });
@@ -416,6 +457,8 @@ impl Walk {
         self.live.clear();
         self.dead.clear();
         self.unfenced.clear();
+        self.early.clear();
+        self.voided.clear();
         self.asked.clear();
         self.world.replies.clear();
         self.present.clear();
@@ -443,21 +486,25 @@ impl Walk {
 
     fn hear_replies(&mut self) {
         for (id, stale) in std::mem::take(&mut self.world.replies) {
-            assert!(stale.is_empty(), "a live token was stale: {stale:?}");
-            self.answered.extend(self.asked.remove(&id).unwrap_or_default());
+            let early = stale.iter().all(|token| self.voided.contains(token));
+            assert!(early, "a live token was stale: {stale:?}");
+            let acked = self.asked.remove(&id).unwrap_or_default();
+            let settled = acked.into_iter().filter(|(token, _)| !stale.contains(token));
+            self.answered.extend(settled.map(|(_, position)| position));
+            let made_up: Vec<_> = self.answered.difference(&self.settled).collect();
+            assert!(made_up.is_empty(), "answered, but not settled: {made_up:?}");
         }
     }
 
     /// Everything the group said since the last look.
     fn look(&mut self) {
-        self.hear_replies();
         for (member, _) in std::mem::take(&mut self.world.revoked) {
             self.forget(member);
         }
+        self.hear_replies();
         self.world.overdue.clear();
-        let pending: BTreeSet<Token> =
-            self.world.fences.iter().flat_map(|(_, tokens)| tokens).copied().collect();
-        self.unfenced.retain(|token, _| pending.contains(token));
+        let fenced = &self.world.fenced;
+        self.unfenced.retain(|token, _| !fenced.contains(token));
         for got in self.world.take() {
             self.delivered(got);
         }
@@ -485,16 +532,22 @@ impl Walk {
             let counted = !self.crashed.remove(&position) || got.attempt > last;
             assert!(counted, "{position}: a crash did not count, attempt {} after {last}", got.attempt);
         }
-        for held in self.live.values() {
-            assert!(
-                !self.same_key(held.position(), position),
-                "G1: {} is held while {position} goes out",
-                held.position()
-            );
+        let mut of_key = 1;
+        for held in self.live.values().filter(|held| self.same_key(held.position(), position)) {
+            of_key += 1;
+            let own = held.member() == got.member() && held.position() < position;
+            assert!(own, "G1: {} is held while {position} goes out", held.position());
+            let first = held.attempt == 1 && got.attempt == 1;
+            assert!(first, "{position} goes with {}, and one has failed", held.position());
         }
+        assert!(of_key <= self.windows[&got.member()], "{of_key} events of one key are out");
         for earlier in 0..position {
             let open = !self.settled.contains(&earlier) && !self.poisoned(earlier);
-            assert!(!(open && self.same_key(earlier, position)), "G2: {position} overtakes {earlier}");
+            let held = || self.live.values().any(|held| held.position() == earlier);
+            assert!(
+                !(open && self.same_key(earlier, position)) || held(),
+                "G2: {position} overtakes {earlier}"
+            );
         }
         for (token, old) in &self.unfenced {
             assert!(!self.same_key(*old, position), "G5: {position} goes out before {token:?} is fenced");
@@ -528,6 +581,7 @@ impl Walk {
         }
         self.pass(120_000);
         self.present.push(self.next_member);
+        self.windows.insert(self.next_member, 1);
         self.world.join_as(self.next_member, "last", None, 10);
         let head = self.world.log.len() as u64;
         for _ in 0..10 * head + 1_000 {

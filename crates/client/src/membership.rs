@@ -25,6 +25,11 @@ pub struct Join {
     pub poison: Option<Poison>,
     pub max_attempts: Option<u32>,
     pub max_processing: Option<Duration>,
+    /// Deliveries of one key to hold at once, 1 if not said. With more, what comes
+    /// after a failed event of its key comes again: it must be handled in order.
+    pub window: Option<u64>,
+    /// Bytes of unsettled deliveries to hold at once.
+    pub credit_bytes: Option<u64>,
 }
 
 impl Join {
@@ -65,8 +70,8 @@ pub(crate) async fn open(commands: &mpsc::Sender<Command>, join: Join) -> Result
         poison: join.poison,
         max_attempts: join.max_attempts,
         max_processing_ms: join.max_processing.map(|time| time.as_millis() as u64),
-        window: None,
-        credit_bytes: None,
+        window: join.window.map(Count),
+        credit_bytes: join.credit_bytes,
     });
     let open = Command::Open(OpenStream { message: message.into(), opened, to: Listener::Group(push) });
     commands.send(open).await.map_err(|_| JoinError::Closed)?;

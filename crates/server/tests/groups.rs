@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use daybook_client::model::wire::{NackAction, Start};
-use daybook_client::model::{Event, Filter, NewEvent, Position};
+use daybook_client::model::{Code, Event, Filter, NewEvent, Position};
 use daybook_client::{Client, Delivery, Item, Join, Membership, ReadQuery};
 use daybook_server::{Config, Server};
 use serde_json::{Value, json};
@@ -284,4 +284,26 @@ async fn a_member_that_contradicts_the_group_is_refused_by_the_member_of_the_mes
     assert!(second.join(Join { max_attempts: Some(3), ..join("g") }).await.is_err());
     // Who names nothing, or the same, is welcome.
     second.join(Join::new("g", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_window_holds_several_events_of_a_key_and_a_failure_fences_all_of_them() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k", "k", "k"]).await;
+    let mut member = client.join(Join { window: Some(3), ..join("g") }).await.unwrap();
+    let (first, second, third) = (next(&mut member).await, next(&mut member).await, next(&mut member).await);
+    let effect = || vec![NewEvent::new(uuid::Uuid::new_v4().to_string(), "Effect")];
+    client.publish_with(effect(), Some(&third.token)).await.unwrap();
+    // Acked before its time: its claim lives as long as it may come again.
+    member.ack(&third.token).await;
+    member.ack(&first.token).await;
+    member.nack(&second.token, NackAction::Retry, Some(Duration::ZERO), None).await;
+    let again = next(&mut member).await;
+    assert_eq!((again.event.position, again.attempt), (Position(1), 2));
+    let refused = client.publish_with(effect(), Some(&third.token)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Fenced, "{refused:?}");
+    member.ack(&again.token).await;
+    let last = next(&mut member).await;
+    assert_eq!((last.event.position, last.attempt), (Position(2), 1));
 }

@@ -1,7 +1,9 @@
 //! Sending: which lane's head goes to which session, and when.
 
+use daybook_model::Event;
+
 use super::Group;
-use crate::lane::{Delivery, LaneState};
+use crate::lane::{Delivery, Flight, LaneState};
 use crate::members::SeatId;
 use crate::planted::{Bug, has};
 use crate::timers::Timer;
@@ -116,8 +118,7 @@ impl Group {
 
     fn deliver(&mut self, now: Millis, id: SeatId, key: LaneKey, out: &mut Vec<Effect>) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
-        let event = lane.head().clone();
-        let attempts = self.failed.get(&event.position).copied().unwrap_or_default();
+        let attempts = self.failed.get(&lane.head().position).copied().unwrap_or_default();
         if attempts.suspect && self.suspect_in_flight.is_some() {
             // One suspect at a time: when a session dies of it, it is known.
             self.suspects.push_back(key);
@@ -125,36 +126,33 @@ impl Group {
         }
         let Some(seat) = self.members.seat_mut(id) else { return };
         let Some(member) = seat.member() else { return };
-        let token = Token { member, serial: self.next_serial };
-        self.next_serial += 1;
-        let weight = event.weight();
-        let due = now + self.options.max_processing_ms;
-        lane.state = LaneState::InFlight(Delivery { token, weight, sent: now, due, asked: false });
-        seat.in_flight.insert(token.serial, key.clone());
-        seat.bytes += weight;
-        self.timers.set(due, Timer::Due(token.serial));
         if attempts.suspect {
             self.suspect_in_flight = Some(key.clone());
         }
-        self.deliveries.insert(token.serial, key);
-        out.push(Effect::Deliver { token, attempt: attempts.failed.saturating_add(1), event });
-    }
-
-    /// The delivery is over, one way or another. The lane is held, by nothing yet.
-    pub(super) fn end_delivery(&mut self, seat: SeatId, key: &LaneKey) -> Option<Token> {
-        let lane = self.lanes.get_mut(key)?;
-        let Delivery { token, weight, due, .. } = lane.delivery()?.clone();
-        lane.state = LaneState::Held { until: Millis::default() };
-        self.deliveries.remove(&token.serial);
-        self.timers.unset(due, Timer::Due(token.serial));
-        if let Some(seat) = self.members.seat_mut(seat) {
-            seat.in_flight.remove(&token.serial);
-            seat.bytes -= weight;
+        let due = now + self.options.max_processing_ms;
+        let mut flight = Flight::new();
+        for event in &lane.queue {
+            let weight = event.weight();
+            // What has failed before goes alone.
+            let fails =
+                |event: &Event| self.failed.contains_key(&event.position) && !has(Bug::FailedInCompany);
+            let follows = || flight.len() < seat.window && seat.has_room(weight) && !fails(event);
+            if !flight.is_empty() && (fails(lane.head()) || !follows()) {
+                break;
+            }
+            let token = Token { member, serial: self.next_serial };
+            self.next_serial += 1;
+            seat.in_flight.insert(token.serial, key.clone());
+            seat.bytes += weight;
+            self.deliveries.insert(token.serial, key.clone());
+            flight.push_back(Delivery { token, weight, since: now, due, asked: false, acked: false });
+            let attempt = attempts.failed.saturating_add(1);
+            out.push(Effect::Deliver { token, attempt, event: event.clone() });
         }
-        if self.suspect_in_flight.as_ref() == Some(key) {
-            self.suspect_in_flight = None;
+        if let Some(first) = flight.front() {
+            self.timers.set(first.due, Timer::Due(first.token.serial));
         }
-        Some(token)
+        lane.state = LaneState::InFlight(flight);
     }
 
     /// Old claims on `keys` must be fenced before anybody gets them again: what

@@ -31,7 +31,8 @@ impl Group {
             }
             events += lane.queue.len();
             bytes += lane.queue.iter().map(|event| event.weight()).sum::<usize>();
-            if let Some(delivery) = lane.delivery() {
+            assert!(lane.in_flight().count() <= lane.queue.len(), "{key:?} has more out than it has");
+            for delivery in lane.in_flight() {
                 in_flight += 1;
                 assert_eq!(self.deliveries.get(&delivery.token.serial), Some(key));
                 assert!(lane.fence.is_none(), "{key:?} went out before its old claim was fenced");
@@ -40,6 +41,10 @@ impl Group {
         }
         assert_eq!((events, bytes), (self.lanes.events, self.lanes.bytes));
         assert_eq!(in_flight, self.deliveries.len());
+        for (_, lane) in self.lanes.iter() {
+            let first = lane.in_flight().next();
+            assert!(first.is_none_or(|first| !first.acked), "an acked head is not settled");
+        }
     }
 
     fn check_queues(&self) {
@@ -64,8 +69,8 @@ impl Group {
             let mut bytes = 0;
             for (serial, key) in &seat.in_flight {
                 let lane = self.lanes.get(key).expect("a delivery has a lane");
-                let delivery = lane.delivery().expect("a delivery is in flight");
-                assert_eq!(delivery.token.serial, *serial);
+                let delivery = lane.in_flight().find(|delivery| delivery.token.serial == *serial);
+                let delivery = delivery.expect("a delivery is in flight");
                 assert_eq!(Some(delivery.token.member), seat.member(), "{key:?} is with another session");
                 assert_eq!(self.slots.owner(lane.slot), Some(id), "{key:?} moved while in flight");
                 bytes += delivery.weight;

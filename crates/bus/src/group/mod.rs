@@ -5,6 +5,7 @@
 //! sends what can be sent, reads what there is room for, saves what is due.
 
 mod delivering;
+mod in_flight;
 mod invariants;
 mod parking;
 mod reading;
@@ -27,7 +28,9 @@ use crate::saves::Saves;
 use crate::slots::Slots;
 use crate::timers::{Timer, Timers};
 use crate::{BarrierId, Effect, Input, LaneKey, Millis, Options, Settings};
+use in_flight::HeldReply;
 use reading::Reading;
+use sessions::Holds;
 
 pub struct Group {
     options: Options,
@@ -49,6 +52,8 @@ pub struct Group {
     stopped: Option<Stopped>,
     /// Which lane a delivery (by serial) belongs to.
     deliveries: BTreeMap<u64, LaneKey>,
+    /// Acks to be answered once what comes before them in their keys is settled.
+    held_replies: Vec<HeldReply>,
     /// Fences not yet confirmed, and the keys that wait for them.
     barriers: BTreeMap<BarrierId, Vec<LaneKey>>,
     timers: Timers,
@@ -96,6 +101,7 @@ impl Group {
             detached: DetachedKeys::restore(checkpoint.detached),
             stopped: checkpoint.stopped,
             deliveries: BTreeMap::new(),
+            held_replies: Vec::new(),
             barriers: BTreeMap::new(),
             timers: Timers::default(),
             saves: Saves::default(),
@@ -115,8 +121,8 @@ impl Group {
     /// The only way a group changes. `now` never goes back.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Effect>) {
         match input {
-            Input::Join { member, instance, boot, credit, credit_bytes } => {
-                self.join(now, member, instance, boot, (credit, credit_bytes), out);
+            Input::Join { member, instance, boot, credit, credit_bytes, window } => {
+                self.join(now, member, (instance, boot), Holds { credit, credit_bytes, window }, out);
             }
             Input::Leave(member) => self.leave(now, member, out),
             Input::Lost(member) => self.lost(now, member, out),

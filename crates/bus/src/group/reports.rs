@@ -68,11 +68,12 @@ impl Group {
     fn lane_state(&self, now: Millis, lane: &crate::lane::Lane) -> KeyState {
         match &lane.state {
             LaneState::Queued => KeyState::Ready,
-            LaneState::InFlight(delivery) => {
+            LaneState::InFlight(flight) => {
+                let delivery = &flight[0];
                 let seat = self.members.seat_of(delivery.token.member);
                 KeyState::InFlight {
                     instance: seat.and_then(|id| self.members.seat(id)).map(|seat| seat.instance.clone()),
-                    for_ms: now.0.saturating_sub(delivery.sent.0),
+                    for_ms: now.0.saturating_sub(delivery.since.0),
                     due_in_ms: delivery.due.0.saturating_sub(now.0),
                     asked: delivery.asked,
                 }

@@ -1,5 +1,7 @@
 //! Sessions come, go, vanish and come back.
 
+use std::collections::BTreeSet;
+
 use super::Group;
 use super::settling::Failure;
 use crate::lane::LaneState;
@@ -16,16 +18,23 @@ enum Gone<'a> {
     Overdue(&'a LaneKey),
 }
 
+/// What a session will hold.
+pub(super) struct Holds {
+    pub credit: usize,
+    pub credit_bytes: usize,
+    pub window: usize,
+}
+
 impl Group {
     pub(super) fn join(
         &mut self,
         now: Millis,
         member: MemberId,
-        instance: String,
-        boot: Option<String>,
-        (credit, credit_bytes): (usize, usize),
+        (instance, boot): (String, Option<String>),
+        holds: Holds,
         out: &mut Vec<Effect>,
     ) {
+        let Holds { credit, credit_bytes, window } = holds;
         for seat in self.members.superseded(&instance, boot.as_deref()) {
             self.give_up(now, seat, Gone::Crashed, out);
         }
@@ -36,6 +45,7 @@ impl Group {
                 presence: Presence::Here(member),
                 credit,
                 credit_bytes,
+                window,
                 in_flight: Default::default(),
                 bytes: 0,
                 slots: 0,
@@ -56,8 +66,8 @@ impl Group {
         }
         self.members.resume(id, member);
         let Some(seat) = self.members.seat_mut(id) else { return };
-        (seat.credit, seat.credit_bytes) = (credit, credit_bytes);
-        for key in std::mem::take(&mut seat.lost) {
+        (seat.credit, seat.credit_bytes, seat.window) = (credit, credit_bytes, window);
+        for (key, _) in std::mem::take(&mut seat.lost) {
             self.hold(&key);
             self.release(now, &key);
         }
@@ -103,17 +113,19 @@ impl Group {
     /// decided about the seat.
     fn take_back(&mut self, id: SeatId, out: &mut Vec<Effect>) {
         let Some(seat) = self.members.seat(id) else { return };
-        let keys: Vec<LaneKey> = seat.in_flight.values().cloned().collect();
-        let mut tokens = Vec::with_capacity(keys.len());
+        let keys: BTreeSet<LaneKey> = seat.in_flight.values().cloned().collect();
+        let (mut tokens, mut lost) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for key in &keys {
-            tokens.extend(self.end_delivery(id, key));
+            let its = self.end_flight(id, key);
             if let Some(lane) = self.lanes.get_mut(key) {
                 lane.state = LaneState::Reserved;
             }
+            lost.push((key.clone(), its.len()));
+            tokens.extend(its);
         }
-        self.fence(tokens, &keys, out);
+        self.fence(tokens, &Vec::from_iter(keys), out);
         if let Some(seat) = self.members.seat_mut(id) {
-            seat.lost.extend(keys);
+            seat.lost.extend(lost);
         }
     }
 
@@ -122,7 +134,7 @@ impl Group {
         self.take_back(id, out);
         let Some(mut seat) = self.members.remove(id) else { return };
         self.slots.release_all(id);
-        for key in seat.lost {
+        for (key, events) in seat.lost {
             self.hold(&key);
             let reason = match gone {
                 Gone::Crashed if !has(Bug::CrashCountsNothing) => "the session crashed",
@@ -133,8 +145,10 @@ impl Group {
                 }
             };
             let suspect = matches!(gone, Gone::Crashed);
+            // Whichever of a window it died of: all of them are suspects.
+            let which = 0..if suspect { events } else { 1 };
             let failure = Failure { reason: reason.into(), delay_ms: Some(0), jitter: 0, suspect };
-            self.fail(now, &key, failure);
+            self.fail(now, &key, which, failure);
         }
         for (ticket, key) in seat.ready.drain() {
             self.unrouted.push(ticket, key);

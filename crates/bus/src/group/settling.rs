@@ -1,5 +1,6 @@
 //! What a session says of its deliveries.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use daybook_model::wire::{NackAction, Poison};
@@ -7,7 +8,6 @@ use daybook_model::wire::{NackAction, Poison};
 use super::Group;
 use crate::backoff;
 use crate::lane::LaneState;
-use crate::members::SeatId;
 use crate::planted::{Bug, has};
 use crate::timers::Timer;
 use crate::{Effect, LaneKey, MemberId, Millis, ReplyId, Token};
@@ -24,19 +24,19 @@ pub(super) struct Failure {
 
 impl Group {
     pub(super) fn ack(&mut self, now: Millis, member: MemberId, tokens: Vec<Token>, reply: Option<ReplyId>) {
-        let mut stale = Vec::new();
+        let (mut acked, mut stale) = (Vec::new(), Vec::new());
         for token in tokens {
             match self.held_by(member, token) {
                 Some((seat, key)) => {
-                    self.end_delivery(seat, &key);
-                    self.settle_head(now, &key);
+                    self.acked(now, seat, &key, token);
+                    acked.push(token);
                 }
                 None if self.acked_before(member, token) => {}
                 None => stale.push(token),
             }
         }
         if let Some(reply) = reply {
-            self.saves.reply_when_durable(reply, stale);
+            self.answer(reply, &acked, stale);
         }
     }
 
@@ -50,40 +50,48 @@ impl Group {
     ) {
         // A nack of a claim already lost changes nothing: the key went on without it.
         let Some((id, key)) = self.held_by(member, token) else { return };
-        self.end_delivery(id, &key);
+        let place = self.lanes.get(&key).and_then(|lane| lane.in_flight().position(|d| d.token == token));
+        let Some(place) = place else { return };
+        let given = |default: &str| reason.as_deref().unwrap_or(default).into();
         if let Some(seat) = self.members.seat_mut(id) {
             seat.give_back(token.serial);
         }
-        let given = |default: &str| reason.as_deref().unwrap_or(default).into();
-        match action {
-            // Like an ack: the session itself lets go of the event for good.
-            NackAction::Skip => {
-                let attempts = self.attempts_of(&key).saturating_add(1);
-                self.gave_up(&key, Poison::Skip, attempts, given("skipped by the session"));
-                self.settle_head(now, &key);
-            }
-            NackAction::Park => {
-                self.fence(vec![token], std::slice::from_ref(&key), out);
-                let attempts = self.attempts_of(&key).saturating_add(1);
-                self.park(now, &key, attempts, given("parked by the session"));
-            }
-            NackAction::Retry if has(Bug::RetrySettles) => self.settle_head(now, &key),
-            NackAction::Retry => {
-                self.fence(vec![token], std::slice::from_ref(&key), out);
-                let delay_ms = delay_ms.map(|ms| ms.min(self.settings.delay_max_ms));
-                let reason = given("the session asked for a retry");
-                self.fail(now, &key, Failure { reason, delay_ms, jitter, suspect: false });
-            }
+        // Like an ack: the session itself lets go of the event for good.
+        if action == NackAction::Skip && place == 0 {
+            let attempts = self.attempts_of(&key).saturating_add(1);
+            self.gave_up(&key, Poison::Skip, attempts, given("skipped by the session"));
+            return self.acked(now, id, &key, token);
         }
+        if has(Bug::RetrySettles) {
+            return self.acked(now, id, &key, token);
+        }
+        // Go back: whatever the session has of the key comes again after this one.
+        let mut tokens = self.end_flight(id, &key);
+        if let Some(seat) = self.members.seat_mut(id) {
+            tokens.iter().for_each(|token| seat.give_back(token.serial));
+        }
+        if has(Bug::LaterNotFenced) {
+            tokens.truncate(1);
+        }
+        self.fence(tokens, std::slice::from_ref(&key), out);
+        // What is not the key's first event can be given up only once it is: it
+        // comes again, and its session may say so then.
+        if action == NackAction::Park && place == 0 {
+            let attempts = self.attempts_of(&key).saturating_add(1);
+            return self.park(now, &key, attempts, given("parked by the session"));
+        }
+        let delay_ms = delay_ms.map(|ms| ms.min(self.settings.delay_max_ms));
+        let reason = given("the session asked for a retry");
+        self.fail(now, &key, place..place + 1, Failure { reason, delay_ms, jitter, suspect: false });
     }
 
     pub(super) fn progress(&mut self, now: Millis, member: MemberId, token: Token) {
         let Some((_, key)) = self.held_by(member, token) else { return };
         let allowed = self.options.max_processing_ms;
         let longest = allowed.saturating_mul(self.settings.longest_factor);
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
-        let LaneState::InFlight(delivery) = &mut lane.state else { return };
-        let end = delivery.sent + longest;
+        let at_work = self.lanes.get_mut(&key).and_then(|lane| lane.at_work());
+        let Some(delivery) = at_work.filter(|delivery| delivery.token == token) else { return };
+        let end = delivery.since + longest;
         // "Still working" is believed only so long.
         if now >= end {
             return;
@@ -97,9 +105,8 @@ impl Group {
     /// A delivery has taken its time: first the session is asked, then it loses its claim.
     pub(super) fn due(&mut self, now: Millis, serial: u64, out: &mut Vec<Effect>) {
         let Some(key) = self.deliveries.get(&serial).cloned() else { return };
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
-        let LaneState::InFlight(delivery) = &mut lane.state else { return };
-        if delivery.due > now {
+        let Some(delivery) = self.lanes.get_mut(&key).and_then(|lane| lane.at_work()) else { return };
+        if delivery.due > now || delivery.token.serial != serial {
             return;
         }
         if !delivery.asked {
@@ -115,17 +122,6 @@ impl Group {
         }
     }
 
-    /// The seat and key of a live delivery that is this session's.
-    fn held_by(&self, member: MemberId, token: Token) -> Option<(SeatId, LaneKey)> {
-        let member = if has(Bug::AckOfOthersAccepted) { token.member } else { member };
-        if token.member != member {
-            return None;
-        }
-        let id = self.members.seat_of(member)?;
-        let key = self.members.seat(id)?.in_flight.get(&token.serial)?;
-        Some((id, key.clone()))
-    }
-
     /// This session had the delivery and settled it: saying so twice is fine.
     fn acked_before(&self, member: MemberId, token: Token) -> bool {
         let seat = self.members.seat_of(member).and_then(|id| self.members.seat(id));
@@ -137,7 +133,7 @@ impl Group {
         seat.is_some_and(own)
     }
 
-    /// The head of a lane that is in nobody's hands is done; the next may follow.
+    /// The head of a lane is done, and in nobody's hands; the next may follow.
     pub(super) fn settle_head(&mut self, now: Millis, key: &LaneKey) {
         let Some(event) = self.lanes.pop_head(key) else { return };
         if has(Bug::AckSettlesTwo)
@@ -151,9 +147,12 @@ impl Group {
         self.saves.settled(now);
         let Some(lane) = self.lanes.get_mut(key) else { return };
         if !lane.queue.is_empty() {
-            lane.state = LaneState::Held { until: Millis::default() };
-            lane.gate = 0;
-            return self.release(now, key);
+            if lane.in_flight().next().is_none() {
+                lane.state = LaneState::Held { until: Millis::default() };
+                lane.gate = 0;
+                self.release(now, key);
+            }
+            return;
         }
         let detached = lane.detached;
         self.drop_lane(key);
@@ -168,15 +167,18 @@ impl Group {
         }
     }
 
-    /// One attempt at the head of a held lane has failed.
-    pub(super) fn fail(&mut self, now: Millis, key: &LaneKey, failure: Failure) {
+    /// One attempt at these events of a held lane has failed.
+    pub(super) fn fail(&mut self, now: Millis, key: &LaneKey, which: Range<usize>, failure: Failure) {
         let Some(lane) = self.lanes.get_mut(key) else { return };
-        let attempts = self.failed.entry(lane.head().position).or_default();
-        attempts.failed = attempts.failed.saturating_add(1);
-        attempts.suspect |= failure.suspect;
-        let failed = attempts.failed;
+        for event in lane.queue.range(which.start..which.end.min(lane.queue.len())) {
+            let attempts = self.failed.entry(event.position).or_default();
+            attempts.failed = attempts.failed.saturating_add(1);
+            attempts.suspect |= failure.suspect;
+        }
+        let failed = lane.queue.get(which.start).and_then(|event| self.failed.get(&event.position));
+        let failed = failed.map_or(0, |attempts| attempts.failed);
         let change = self.saves.change(now);
-        if failed >= self.options.max_attempts + u32::from(has(Bug::OneAttemptTooMany)) {
+        if which.start == 0 && failed >= self.options.max_attempts + u32::from(has(Bug::OneAttemptTooMany)) {
             let reason = format!("{failed} attempts failed, the last: {}", failure.reason);
             return self.poisoned(now, key, failed, reason.into());
         }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // Each test binary uses its own part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use daybook_bus::{
@@ -43,6 +43,8 @@ pub struct World {
     /// Answers that the test holds back.
     pub saves: Vec<(u64, Checkpoint)>,
     pub fences: Vec<(BarrierId, Vec<Token>)>,
+    /// Whose fences are up.
+    pub fenced: BTreeSet<Token>,
     pub reads: Vec<Effect>,
     pub answer_saves: bool,
     pub answer_fences: bool,
@@ -113,6 +115,7 @@ impl World {
             disk,
             saves: Vec::new(),
             fences: Vec::new(),
+            fenced: BTreeSet::new(),
             reads: Vec::new(),
             answer_saves: true,
             answer_fences: true,
@@ -156,6 +159,7 @@ impl World {
                     Effect::Reply { reply, stale } => drop(self.replies.insert(reply.0, stale)),
                     Effect::Fence { id, tokens } => {
                         if self.answer_fences {
+                            self.fenced.extend(tokens);
                             inputs.push(Input::Fenced(id));
                         } else {
                             self.fences.push((id, tokens));
@@ -225,9 +229,18 @@ impl World {
     }
 
     pub fn join_as(&mut self, member: u64, instance: &str, boot: Option<&str>, credit: usize) {
-        let (instance, boot) = (instance.to_owned(), boot.map(Into::into));
-        let credit_bytes = 1 << 20;
-        self.step(Input::Join { member: MemberId(member), instance, boot, credit, credit_bytes });
+        self.join_with_window(member, (instance, boot), credit, 1);
+    }
+
+    pub fn join_with_window(
+        &mut self,
+        member: u64,
+        (instance, boot): (&str, Option<&str>),
+        credit: usize,
+        window: usize,
+    ) {
+        let (member, instance, boot) = (MemberId(member), instance.to_owned(), boot.map(Into::into));
+        self.step(Input::Join { member, instance, boot, credit, credit_bytes: 1 << 20, window });
     }
 
     pub fn lost(&mut self, member: u64) {
@@ -280,7 +293,8 @@ impl World {
     }
 
     pub fn answer_fences(&mut self) {
-        for (id, _) in std::mem::take(&mut self.fences) {
+        for (id, tokens) in std::mem::take(&mut self.fences) {
+            self.fenced.extend(tokens);
             self.step(Input::Fenced(id));
         }
     }

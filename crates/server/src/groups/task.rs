@@ -204,6 +204,7 @@ impl Task {
         let room = (push.max_capacity() / 2).max(1);
         let credit = usize::try_from(join.credit.0).unwrap_or(usize::MAX).min(room);
         let credit_bytes = usize::try_from(join.credit_bytes.unwrap_or(CREDIT_BYTES)).unwrap_or(usize::MAX);
+        let window = join.window.map_or(1, |window| usize::try_from(window.0).unwrap_or(usize::MAX));
         let membership = Membership {
             position: self.group.low(),
             member,
@@ -217,7 +218,8 @@ impl Task {
         // If nobody waits for the answer any more, the membership is dropped
         // and says so itself.
         let _ = reply.send(Ok(membership));
-        self.step(Input::Join { member, instance: who.instance, boot: who.boot, credit, credit_bytes });
+        let (instance, boot) = (who.instance, who.boot);
+        self.step(Input::Join { member, instance, boot, credit, credit_bytes, window });
     }
 
     /// Whether the session may come in: now, not yet, or never.
@@ -289,8 +291,9 @@ impl Task {
 
     /// What this session has settled or given back. The fence itself stays down:
     /// what the session began to publish under the claim, it was entitled to.
+    /// An ack that waits for an earlier event of its key leaves the claim open.
     fn close_claim(&self, member: MemberId, token: Token) {
-        if token.member == member {
+        if token.member == member && !self.group.is_in_flight(token) {
             self.claims.close(token);
         }
     }
