@@ -10,6 +10,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::planted::{Bug, has};
+
 /// Never reused: a change of any byte's meaning takes the next number.
 pub const FORMAT_VERSION: u32 = 2;
 /// The oldest that still opens.
@@ -223,6 +225,9 @@ pub(crate) fn record_crc(segment: u32, offset: u32, body: &[u8]) -> u32 {
     head[0..4].copy_from_slice(&segment.to_le_bytes());
     head[4..8].copy_from_slice(&offset.to_le_bytes());
     head[8..12].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    if has(Bug::ChecksumWithoutPlace) {
+        head[..8].fill(0);
+    }
     crc32c::crc32c_append(crc32c::crc32c(&head), body)
 }
 

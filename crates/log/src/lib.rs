@@ -22,18 +22,23 @@ mod error;
 mod format;
 mod identity;
 mod log;
+mod planted;
 mod reader;
 mod recover;
 mod ship;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod spare;
+#[cfg(feature = "sim")]
+pub mod suite;
 
 pub use disk::{Disk, DiskFile, RealDisk, free_bytes};
 pub use error::{Error, OpenError};
 pub use format::{BATCH_HEADER_BYTES, FORMAT_VERSION, Place, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use identity::{Lock, LogId};
 pub use log::{Log, Options, Recovered};
+#[cfg(feature = "planted")]
+pub use planted::Bug;
 pub use reader::Reader;
 pub use recover::SealedSegment;
 pub use ship::Shipper;

@@ -10,6 +10,7 @@ use crate::format::{
     MAX_BATCH_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc,
     segment_name,
 };
+use crate::planted::{Bug, has, sync_unless};
 use crate::recover::{End, SealedSegment, recover};
 use crate::spare::{Preparer, SPARE, Spare};
 use crate::{Disk, DiskFile, Error, LogId, OpenError, Place, Reader, identity};
@@ -232,7 +233,10 @@ impl Log {
         if let Some(active) = &self.active
             && self.durable < self.next
         {
-            let result = active.file.sync_data();
+            let mut result = sync_unless(Bug::SyncSkipped, &*active.file);
+            if has(Bug::FailedSyncRetried) {
+                result = result.or_else(|_| active.file.sync_data());
+            }
             let segment = active.segment;
             result.map_err(|e| {
                 let error = self.io(segment, "sync", e);
@@ -253,6 +257,12 @@ impl Log {
     /// place. For when the log falls idle or stops: the next batch would prove
     /// the same.
     pub fn vouch(&mut self) -> Result<(), Error> {
+        if has(Bug::MarkBeforeSync) {
+            self.durable = self.next;
+        }
+        if has(Bug::MarkSkipped) {
+            return Ok(());
+        }
         self.sync()?;
         let needed = align(BATCH_HEADER_BYTES as u64) + FOOTER_BYTES as u64;
         let Some(active) = self.active.as_ref().filter(|_| !self.vouched) else { return Ok(()) };
@@ -325,9 +335,11 @@ impl Log {
         self.spare.renamed();
         let header = SegmentHeader { format: FORMAT_VERSION, segment, log: self.id.0, base: self.next, size };
         file.write_all_at(&header.encode(), 0)
-            .and_then(|()| file.sync_data())
+            .and_then(|()| sync_unless(Bug::HeaderSyncSkipped, &*file))
             .map_err(|e| self.io(segment, "write the header of", e))?;
-        self.disk.sync_dir().map_err(|e| self.io(segment, "sync the directory of", e))?;
+        if !has(Bug::DirectorySyncSkipped) {
+            self.disk.sync_dir().map_err(|e| self.io(segment, "sync the directory of", e))?;
+        }
         self.segments.write().expect("no code panics while it holds this lock").insert(segment, file.clone());
         let offset = SEGMENT_HEADER_BYTES as u64;
         self.active = Some(Active { segment, format: FORMAT_VERSION, file, offset, size });
@@ -345,7 +357,7 @@ impl Log {
         active
             .file
             .write_all_at(&footer.encode(), active.offset)
-            .and_then(|()| active.file.sync_data())
+            .and_then(|()| sync_unless(Bug::FooterSyncSkipped, &*active.file))
             .map_err(|e| self.io(active.segment, "seal", e))
     }
 
@@ -359,7 +371,9 @@ impl Log {
     /// After a failed write nobody knows what is on disk; Linux forgets the
     /// dirty pages of a failed sync, so trying again would lie.
     fn poison(&mut self, error: Error) -> Error {
-        self.poisoned = Some(error.to_string());
+        if !has(Bug::FailureForgotten) {
+            self.poisoned = Some(error.to_string());
+        }
         error
     }
 

@@ -18,6 +18,7 @@ use crate::format::{
     record_crc, segment_name, segment_of, u32_at,
 };
 use crate::identity::other_format;
+use crate::planted::{Bug, has, sync_unless};
 use crate::{Disk, DiskFile, LogId, OpenError, Place};
 
 /// Where the log ends and what is known there.
@@ -72,6 +73,10 @@ pub(crate) fn recover(
 ) -> Result<(Found, End), OpenError> {
     let names = disk.list().map_err(|source| OpenError::Io { what: "list", path: disk.path(""), source })?;
     let ids: Vec<u32> = names.iter().filter_map(|name| segment_of(name)).collect();
+    if let Some((i, id)) = (0..).zip(&ids).find(|(i, id)| i != *id) {
+        let reason = format!("segment {i} is missing before it");
+        return Err(OpenError::Damaged { path: disk.path(&segment_name(*id)), offset: 0, reason });
+    }
     let mut end = End {
         segment: 0,
         offset: 0,
@@ -86,10 +91,6 @@ pub(crate) fn recover(
     let mut found = Found::new();
     for (i, &id) in ids.iter().enumerate() {
         let is_last = i + 1 == ids.len();
-        if id != i as u32 {
-            let reason = format!("segment {i} is missing before it");
-            return Err(OpenError::Damaged { path: disk.path(&segment_name(id)), offset: 0, reason });
-        }
         let file = disk.open(&segment_name(id), false).map_err(|e| io_error(disk, id, "open", e))?;
         let mut scan = Scan { disk, id, file: file.clone(), bytes: Vec::new(), mend };
         if let Some(sealed) = sealed.get(i) {
@@ -204,7 +205,8 @@ impl Scan<'_> {
             Err(fault) => {
                 // The header is synced before anything is written behind it.
                 let behind = &self.bytes[SEGMENT_HEADER_BYTES..];
-                let never_written = matches!(fault, NoHeader::Broken(_)) && behind.iter().all(|b| *b == 0);
+                let broken = matches!(fault, NoHeader::Broken(_)) || has(Bug::NewerSegmentRemoved);
+                let never_written = broken && behind.iter().all(|b| *b == 0);
                 if is_last && end.sealed && never_written {
                     return Ok(false);
                 }
@@ -214,7 +216,7 @@ impl Scan<'_> {
         if header.log != log.0 || header.segment != self.id {
             return Err(self.damaged(0, "it belongs to another log or place"));
         }
-        if len < header.size {
+        if len < header.size && !has(Bug::CutSegmentTaken) {
             let reason = format!("it ends here, {} bytes too early", header.size - len);
             return Err(self.damaged(len, &reason));
         }
@@ -269,21 +271,26 @@ impl Scan<'_> {
     pub fn batch(&self, offset: u64, end: &End) -> Option<(BatchHeader, u64)> {
         let at = usize::try_from(offset).ok()?;
         let header = self.bytes.get(at..)?.first_chunk::<BATCH_HEADER_BYTES>()?;
-        let header = BatchHeader::decode(header, self.id, offset)?;
+        let mut header = BatchHeader::decode(header, self.id, offset)?;
         let records =
             self.bytes.get(at + BATCH_HEADER_BYTES..at + BATCH_HEADER_BYTES + header.body as usize)?;
-        if header.first != end.next || header.previous != end.last {
+        if header.first != end.next || (header.previous != end.last && !has(Bug::ChainIgnored)) {
             return None;
         }
         let mut rest = records;
         let mut place = offset as u32 + BATCH_HEADER_BYTES as u32;
-        for _ in 0..header.count {
+        for i in 0..header.count {
             let len = rest
                 .get(..RECORD_HEADER_BYTES)
                 .map(|head| u32_at(head, 0))
                 .filter(|len| *len <= MAX_BATCH_BYTES)?;
             let body = rest.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + len as usize)?;
             if u32_at(rest, 4) != record_crc(self.id, place, body) {
+                if has(Bug::HalfBatchServed) && i > 0 {
+                    header.count = i;
+                    rest = &[];
+                    break;
+                }
                 return None;
             }
             rest = &rest[RECORD_HEADER_BYTES + len as usize..];
@@ -319,7 +326,7 @@ impl Scan<'_> {
                     format!("no valid batch here, but what is at offset {later} proves that it was durable");
                 return Err(self.damaged(offset, &reason));
             }
-            if self.mend {
+            if self.mend && !has(Bug::TailLeft) {
                 let zeros = vec![0; torn];
                 self.file
                     .write_all_at(&zeros, offset)
@@ -335,10 +342,13 @@ impl Scan<'_> {
     /// page that a failed sync left clean in memory would never reach the disk.
     fn make_durable(&self, from: u64, until: u64) -> Result<(), OpenError> {
         let until = (until as usize).min(self.bytes.len());
-        self.file
-            .write_all_at(&self.bytes[from as usize..until], from)
-            .map_err(|e| io_error(self.disk, self.id, "write", e))?;
-        self.file.sync_data().map_err(|e| io_error(self.disk, self.id, "sync", e))
+        if !has(Bug::FoundNotRewritten) {
+            self.file
+                .write_all_at(&self.bytes[from as usize..until], from)
+                .map_err(|e| io_error(self.disk, self.id, "write", e))?;
+        }
+        sync_unless(Bug::FoundServedUnsynced, &*self.file)
+            .map_err(|e| io_error(self.disk, self.id, "sync", e))
     }
 
     /// Anything behind `offset` that was written only when what belongs at
@@ -351,7 +361,8 @@ impl Scan<'_> {
                 .first_chunk::<BATCH_HEADER_BYTES>()
                 .and_then(|header| BatchHeader::decode(header, self.id, at));
             let vouches = |header: BatchHeader| header.durable_upto > next || header.first == next;
-            if header.is_some_and(vouches) || Footer::decode(bytes, self.id, at).is_some() {
+            let footer = Footer::decode(bytes, self.id, at).is_some() && !has(Bug::FooterIgnored);
+            if (header.is_some_and(vouches) || footer) && !has(Bug::DamageCutOff) {
                 return Some(at);
             }
             at += ALIGN;

@@ -38,6 +38,7 @@ struct State {
     fail_at: Option<(u64, io::ErrorKind)>,
     /// Every call from here on fails, until somebody makes room.
     full: bool,
+    read_only: bool,
     crashed: bool,
     failed: Option<&'static str>,
 }
@@ -79,6 +80,11 @@ impl SimDisk {
         self.lock().full = full;
     }
 
+    /// From now on it takes no writes, as a snapshot or a broken file system does.
+    pub fn set_read_only(&self) {
+        self.lock().read_only = true;
+    }
+
     pub fn calls(&self) -> u64 {
         self.lock().calls
     }
@@ -104,7 +110,7 @@ impl SimDisk {
     /// The machine lost power; `seed` decides what it had written by then.
     pub fn after_power_loss(&self, seed: u64) -> Self {
         let state = self.lock();
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut random = Random::new(seed);
         let mut names = state.durable_names.clone();
         let kept = random.below(state.name_changes.len() + 1);
         state.name_changes[..kept].iter().for_each(|change| change.apply(&mut names));
@@ -148,6 +154,9 @@ impl State {
             self.crashed = true;
             self.failed = Some(what);
             return Err((io::Error::other("the machine went down"), call == Call::Write));
+        }
+        if self.read_only && call == Call::Write {
+            return Err((io::ErrorKind::ReadOnlyFilesystem.into(), false));
         }
         if let Some((at, kind)) = self.fail_at
             && at == self.calls
@@ -376,10 +385,19 @@ impl DiskFile for SimFile {
 }
 
 /// xorshift64*: enough to choose with, and the same everywhere.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn new(seed: u64) -> Self {
+        // SplitMix64's last steps: neighbouring seeds have nothing in common.
+        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Self((z ^ (z >> 31)) | 1)
+    }
+
+    /// Any of 0..n.
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use crate::format::SEGMENT_BYTES_MAX;
+use crate::planted::{Bug, sync_unless};
 use crate::{Disk, DiskFile, Error, Options};
 
 /// A file and how many bytes of it are written.
@@ -100,7 +101,7 @@ impl Spare {
             let begun = Instant::now();
             let len = (size - at).min(PIECE_BYTES);
             file.write_all_at(&zeros[..len as usize], at)?;
-            file.sync_data()?;
+            sync_unless(Bug::SpareSyncSkipped, &*file)?;
             at += len;
             // As long a pause as the work took: the disk is half the writer's.
             if at < size && !self.hurry.load(Ordering::Acquire) {

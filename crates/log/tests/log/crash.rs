@@ -2,109 +2,136 @@
 //! not synced.
 
 use daybook_log::sim::SimDisk;
+use daybook_log::suite::Suite;
 
-use crate::{Outcome, append, batch, open, workload};
+use crate::load::{Load, Outcome, append, open};
 
-const BATCHES: usize = 24;
-const SEEDS: u64 = 6;
+const CALLS: [&str; 9] =
+    ["list", "open", "create", "write", "sync", "rename", "sync of the directory", "length", "remove"];
 
-fn calls_of_a_whole_run() -> u64 {
-    let disk = SimDisk::default();
-    let outcome = workload(&disk, BATCHES);
-    assert!(outcome.acked >= BATCHES - 1);
-    disk.calls()
+/// Seeds of what a power loss keeps: other ones at every call.
+fn images(seed: u64, call: u64, count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(move |image| seed ^ call << 40 ^ image << 56)
 }
 
-fn crashed_at(call: u64) -> (SimDisk, Outcome) {
-    let disk = SimDisk::default();
-    disk.crash_at(call);
-    let outcome = workload(&disk, BATCHES);
-    (disk, outcome)
+/// Opens, checks, and returns what is there. Counts one image.
+fn recover(suite: &mut Suite, disk: &SimDisk, outcome: &Outcome, context: &str) -> Vec<Vec<u8>> {
+    suite.case();
+    let (_, recovered, records) = open(disk).unwrap_or_else(|e| panic!("{context}: {e}"));
+    if outcome.check(&records, context) > 0 {
+        suite.hit("a batch nobody was told of survived");
+    }
+    if recovered.cut_bytes > 0 {
+        suite.hit("a torn tail was cut");
+    }
+    records
 }
 
 #[test]
 fn every_call_is_a_safe_place_to_lose_power() {
-    for call in 1..=calls_of_a_whole_run() {
-        let (disk, outcome) = crashed_at(call);
-        for seed in 0..SEEDS {
-            let context = format!("power lost at call {call} ({:?}), seed {seed}", disk.failed());
-            let disk = disk.after_power_loss(seed);
-            let (mut log, recovered, records) = open(&disk).unwrap_or_else(|e| panic!("{context}: {e}"));
-            outcome.check(&records, &context);
-            assert_eq!(recovered.next, records.len() as u64);
-            // It goes on, and what it takes now is as safe.
-            let places = append(&mut log, &batch(3)).unwrap();
-            log.sync().unwrap();
-            assert_eq!(log.reader().read(places[0]).unwrap(), batch(3)[0]);
-            let (_, _, again) = open(&disk.after_power_loss(seed + 100)).unwrap();
-            assert_eq!(again, [records, batch(3)].concat(), "{context}");
+    let phases = ["a torn tail was cut", "a batch nobody was told of survived"];
+    let mut suite = Suite::begin("power lost at every call", &[&CALLS[..8], &phases].concat());
+    for seed in suite.seeds(4, 60) {
+        let load = Load(seed);
+        for call in 1..=load.calls() {
+            let (disk, outcome) = load.crashed_at(call);
+            suite.hit(disk.failed().unwrap());
+            for image in images(seed, call, suite.pick(3, 7)) {
+                let context =
+                    format!("power lost at call {call} ({:?}) of {seed}, image {image}", disk.failed());
+                let disk = disk.after_power_loss(image);
+                let records = recover(&mut suite, &disk, &outcome, &context);
+                // It goes on, and what it takes now is as safe: the first batch
+                // that was lost, published again with other bytes.
+                let (mut log, ..) = open(&disk).unwrap();
+                let mut more = outcome.first_missing(&records).unwrap_or_else(|| load.batch(90));
+                more.iter_mut().for_each(|record| record.truncate(record.len() / 2));
+                let places = append(&mut log, &more).unwrap();
+                log.sync().unwrap();
+                assert_eq!(log.reader().read(places[0]).unwrap(), more[0], "{context}");
+                suite.case();
+                let (_, _, again) = open(&disk.after_power_loss(image + 100))
+                    .unwrap_or_else(|e| panic!("{context}, went on: {e}"));
+                assert_eq!(again, [records, more].concat(), "{context}");
+            }
         }
     }
+    suite.end();
 }
 
+/// The process dies and comes back while the machine runs: it finds its writes
+/// in the page cache, serves them, and then the power fails.
 #[test]
 fn what_recovery_has_served_is_never_lost_again() {
-    for call in 1..=calls_of_a_whole_run() {
-        let (disk, outcome) = crashed_at(call);
-        // The process dies and comes back while the machine runs: it finds its
-        // writes in the page cache, serves them, and then the power fails.
-        let killed = disk.after_kill();
-        let context = format!("killed at call {call} ({:?})", disk.failed());
-        let (_, _, served) = open(&killed).unwrap_or_else(|e| panic!("{context}: {e}"));
-        outcome.check(&served, &context);
-        for seed in 0..SEEDS {
-            let (_, _, records) = open(&killed.after_power_loss(seed))
-                .unwrap_or_else(|e| panic!("{context}, then power lost, seed {seed}: {e}"));
-            assert_eq!(records, served, "{context}, then power lost, seed {seed}");
+    let phases = ["a batch nobody was told of survived", "went on"];
+    let mut suite = Suite::begin("killed at every call, then power lost", &phases);
+    for seed in suite.seeds(3, 60) {
+        let load = Load(seed);
+        for call in 1..=load.calls() {
+            let (disk, outcome) = load.crashed_at(call);
+            let killed = disk.after_kill();
+            let context = format!("killed at call {call} ({:?}) of {seed}", disk.failed());
+            let served = recover(&mut suite, &killed, &outcome, &context);
+            for image in images(seed, call, suite.pick(2, 6)) {
+                suite.case();
+                let (_, _, records) = open(&killed.after_power_loss(image))
+                    .unwrap_or_else(|e| panic!("{context}, then power lost, image {image}: {e}"));
+                assert_eq!(records, served, "{context}, then power lost, image {image}");
+            }
+            if call % 4 != 0 {
+                continue;
+            }
+            // Or it goes on for long enough to seal a segment.
+            suite.hit("went on");
+            suite.case();
+            let (mut log, ..) = open(&killed).unwrap();
+            let mut expected = served;
+            for i in 40..48 {
+                append(&mut log, &load.batch(i)).unwrap();
+                log.sync().unwrap();
+                expected.extend(load.batch(i));
+            }
+            let (_, _, records) = open(&killed.after_power_loss(call))
+                .unwrap_or_else(|e| panic!("{context}, went on, then power lost: {e}"));
+            assert_eq!(records, expected, "{context}");
         }
     }
-}
-
-#[test]
-fn the_log_goes_on_after_a_kill_and_survives_the_next_power_loss() {
-    for call in 1..=calls_of_a_whole_run() {
-        let (disk, _) = crashed_at(call);
-        let killed = disk.after_kill();
-        let (mut log, _, served) = open(&killed).unwrap();
-        // Enough to fill the segment and seal it.
-        let mut expected = served;
-        for i in 12..20 {
-            append(&mut log, &batch(i)).unwrap();
-            log.sync().unwrap();
-            expected.extend(batch(i));
-        }
-        let (_, _, records) = open(&killed.after_power_loss(call)).unwrap_or_else(|e| {
-            panic!("killed at call {call} ({:?}), went on, then power lost: {e}", disk.failed())
-        });
-        assert_eq!(records, expected, "killed at call {call}");
-    }
+    suite.end();
 }
 
 #[test]
 fn a_crash_in_the_middle_of_recovery_is_harmless() {
-    let calls = calls_of_a_whole_run();
-    for call in (1..=calls).step_by(5) {
-        let (disk, outcome) = crashed_at(call);
-        let image = disk.after_power_loss(call);
-        let dry = image.after_kill();
-        open(&dry).unwrap();
-        for recovery_call in 1..=dry.calls() {
-            let disk = image.after_kill();
-            disk.crash_at(recovery_call);
-            assert!(open(&disk).is_err());
-            let context = format!("crash at call {call}, again at call {recovery_call} of recovery");
-            let (_, _, records) =
-                open(&disk.after_power_loss(call)).unwrap_or_else(|e| panic!("{context}: {e}"));
-            outcome.check(&records, &context);
+    let mut suite = Suite::begin("crashed again at every call of recovery", &CALLS);
+    for seed in suite.seeds(2, 16) {
+        let load = Load(seed);
+        for call in (1..=load.calls()).step_by(suite.pick(9, 3) as usize) {
+            let (disk, outcome) = load.crashed_at(call);
+            let image = disk.after_power_loss(seed ^ call << 40);
+            let dry = image.after_kill();
+            open(&dry).unwrap();
+            for recovery_call in 1..=dry.calls() {
+                let disk = image.after_kill();
+                disk.crash_at(recovery_call);
+                assert!(open(&disk).is_err());
+                suite.hit(disk.failed().unwrap());
+                let context =
+                    format!("crashed at call {call} of {seed}, again at call {recovery_call} of recovery");
+                recover(&mut suite, &disk.after_power_loss(seed ^ recovery_call << 32), &outcome, &context);
+            }
         }
     }
+    suite.end();
 }
 
 #[test]
 fn one_seed_gives_one_crash() {
-    let (disk, _) = crashed_at(calls_of_a_whole_run() / 2);
-    let names = ["LOG", "spare", "0000000000.segment", "0000000001.segment"];
-    let files = |seed| names.map(|name| disk.after_power_loss(seed).file(name));
-    assert_eq!(files(5), files(5));
-    assert!((0..20).any(|seed| files(seed) != files(5)), "the seed decides nothing");
+    let mut differ = 0;
+    for call in 1..=Load(1).calls() {
+        let (disk, _) = Load(1).crashed_at(call);
+        let names = ["LOG", "spare", "0000000000.segment", "0000000001.segment"];
+        let files = |seed| names.map(|name| disk.after_power_loss(seed).file(name));
+        assert_eq!(files(5), files(5));
+        differ += usize::from((0..20).any(|seed| files(seed) != files(5)));
+    }
+    assert!(differ > 10, "the seed decides nothing");
 }

@@ -1,110 +1,243 @@
-//! Bits that flip at rest, and files that are not what they should be.
+//! Bits that flip at rest and sectors that land in the wrong place: told, or
+//! without effect, and never a wrong record.
 
-use daybook_log::sim::SimDisk;
-use daybook_log::{Log, OpenError};
+use std::sync::Arc;
 
-use crate::{append, batch, open, workload};
+use daybook_log::sim::{Random, SimDisk};
+use daybook_log::suite::Suite;
+use daybook_log::{Disk, Error, Log, LogId, OpenError, Options, Place, Reader};
 
-const NAMES: [&str; 3] = ["LOG", "0000000000.segment", "0000000001.segment"];
+use crate::load::{Load, append, open, open_with};
+use crate::options;
 
-/// A small log of two segments, stopped in peace.
-fn small() -> (SimDisk, Vec<Vec<u8>>) {
-    let disk = SimDisk::default();
-    let outcome = workload(&disk, 6);
-    assert!(disk.file(NAMES[2]).is_some() && disk.file("0000000002.segment").is_none());
-    (disk, outcome.issued.concat())
+const PHASES: [&str; 2] = ["refused", "harmless"];
+
+/// A log that was stopped in peace, still open, and all that is in it.
+struct Written {
+    disk: SimDisk,
+    options: Options,
+    files: Vec<(String, Vec<u8>)>,
+    records: Vec<Vec<u8>>,
+    places: Vec<Place>,
+    reader: Reader,
+    _log: Log,
 }
 
-#[test]
-fn every_flipped_bit_is_refused_or_harmless() {
-    let (disk, written) = small();
-    let (mut refused, mut harmless) = (0, 0);
-    for name in NAMES {
-        let bytes = disk.file(name).unwrap();
-        for bit in 0..bytes.len() * 8 {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            let copy = disk.after_kill();
-            copy.put(name, damaged.clone());
-            match open(&copy) {
-                Ok((_, _, records)) => {
-                    assert_eq!(records, written, "{name}, bit {bit}");
-                    harmless += 1;
-                }
-                Err(error) => {
-                    assert!(error.to_string().contains(name), "{name}, bit {bit}: {error}");
-                    assert_eq!(copy.file(name).unwrap(), damaged, "{name}, bit {bit}: the refusal wrote");
-                    refused += 1;
-                }
+/// Of `segments` segments of that size, the last one partly filled.
+fn written(seed: u64, segments: usize, segment_bytes: u64) -> Written {
+    let disk = SimDisk::default();
+    let options = Options { first_segment_bytes: segment_bytes, segment_bytes, ..options() };
+    let (mut log, ..) = open_with(&disk, options.clone()).unwrap();
+    let (mut records, mut places) = (Vec::new(), Vec::new());
+    let last = format!("{:010}.segment", segments - 1);
+    let mut i = 0;
+    // A few more once the last one has begun.
+    let mut more = 8;
+    while more > 0 {
+        let batch = Load(seed).batch(i);
+        places.extend(append(&mut log, &batch).unwrap());
+        log.sync().unwrap();
+        records.extend(batch);
+        i += 1;
+        if disk.file(&last).is_some() {
+            more -= 1;
+        }
+    }
+    log.vouch().unwrap();
+    let names = disk.list().unwrap().into_iter().filter(|name| name != "spare");
+    let files = names.map(|name| (name.clone(), disk.file(&name).unwrap())).collect();
+    Written { reader: log.reader(), disk, options, files, records, places, _log: log }
+}
+
+impl Written {
+    /// A copy with these bytes instead is refused, untouched, or is the same log.
+    fn try_opening(&self, suite: &mut Suite, name: &str, bytes: Vec<u8>, context: &str) {
+        suite.case();
+        let copy = self.disk.after_kill();
+        copy.put(name, bytes.clone());
+        match open_with(&copy, self.options.clone()) {
+            Ok((_, _, records)) => {
+                assert!(records == self.records, "{context}: other records are served");
+                suite.hit("harmless");
+            }
+            Err(error) => {
+                assert!(error.to_string().contains(name), "{context}: {error}");
+                assert!(copy.file(name).unwrap() == bytes, "{context}: the refusal wrote");
+                suite.hit("refused");
             }
         }
     }
-    assert!(refused > 0 && harmless > 0, "{refused} {harmless}");
+
+    /// While the log is open with these bytes: every record near them is read
+    /// right or is told to be damaged, with file and offset.
+    fn try_reading(&self, suite: &mut Suite, name: &str, at: u64, new: &[u8], context: &str) {
+        suite.case();
+        let file = self.disk.open(name, false).unwrap();
+        let mut old = vec![0; new.len()];
+        file.read_exact_at(&mut old, at).unwrap();
+        file.write_all_at(new, at).unwrap();
+        for (place, record) in self.places.iter().zip(&self.records) {
+            let near = u64::from(place.offset) < at + new.len() as u64
+                && u64::from(place.offset) + u64::from(place.len) + 8 > at;
+            if !near || format!("{:010}.segment", place.segment) != name {
+                continue;
+            }
+            let mut each = None;
+            let one = self.reader.read(*place);
+            let many = self.reader.read_each(&[*place], |_, body| {
+                each = Some(body.to_vec());
+                true
+            });
+            match (one, many) {
+                (Ok(body), Ok(())) => {
+                    assert!(
+                        body == *record && each.as_ref() == Some(record),
+                        "{context}: a wrong record was read"
+                    );
+                    suite.hit("harmless");
+                }
+                (Err(Error::Damaged { path, offset, .. }), Err(_)) => {
+                    assert!(path.ends_with(name) && offset == u64::from(place.offset), "{context}");
+                    suite.hit("refused");
+                }
+                (one, many) => panic!("{context}: {one:?}, {many:?}"),
+            }
+        }
+        file.write_all_at(&old, at).unwrap();
+    }
+
+    fn flip(&self, suite: &mut Suite, name: &str, bytes: &[u8], bit: usize) {
+        let context = format!("bit {bit} of {name} flipped");
+        let mut damaged = bytes.to_vec();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        if name != "LOG" {
+            self.try_reading(suite, name, bit as u64 / 8, &damaged[bit / 8..=bit / 8], &context);
+        }
+        self.try_opening(suite, name, damaged, &context);
+    }
 }
 
 #[test]
-fn damage_on_an_open_log_is_seen_by_every_read() {
+fn every_flipped_bit_of_a_small_log_is_refused_or_harmless() {
+    let mut suite = Suite::begin("every bit of a 64 KiB log flipped", &PHASES);
+    for seed in suite.seeds(1, 1) {
+        let log = written(seed, 4, 16 << 10);
+        assert!(log.files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() >= 64 << 10);
+        let step = suite.pick(211, 1) as usize;
+        for (name, bytes) in &log.files {
+            let step = if name == "LOG" { 1 } else { step };
+            for bit in (seed as usize % step..bytes.len() * 8).step_by(step) {
+                log.flip(&mut suite, name, bytes, bit);
+            }
+        }
+    }
+    suite.end();
+}
+
+#[test]
+fn random_flips_in_larger_logs_are_refused_or_harmless() {
+    let mut suite = Suite::begin("random flips in larger logs", &PHASES);
+    for seed in suite.seeds(1, 8) {
+        let log = written(seed, 6, 64 << 10);
+        let mut random = Random::new(seed);
+        for _ in 0..suite.pick(400, 2_500) {
+            let (name, bytes) = &log.files[random.below(log.files.len())];
+            log.flip(&mut suite, name, bytes, random.below(bytes.len() * 8));
+        }
+    }
+    suite.end();
+}
+
+/// Every record fills one sector, so that nothing but its place tells it from
+/// its neighbour.
+#[test]
+fn a_sector_in_the_wrong_place_is_seen() {
+    let mut suite = Suite::begin("sectors in the wrong place", &["refused"]);
+    let disk = SimDisk::default();
+    let options = Options { first_segment_bytes: 8192, segment_bytes: 8192, ..options() };
+    let (mut log, ..) = open_with(&disk, options.clone()).unwrap();
+    let mut records = vec![vec![b'.'; 512 - 64 - 96 - 8]];
+    records.extend((0..10).map(|i| vec![b'0' + i; 512 - 8]));
+    let places = append(&mut log, &records).unwrap();
+    assert!(places[1..].iter().all(|place| place.offset % 512 == 0));
+    log.sync().unwrap();
+    log.vouch().unwrap();
+    let name = "0000000000.segment";
+    let bytes = disk.file(name).unwrap();
+    let files = vec![(name.to_owned(), bytes.clone())];
+    let log = Written { reader: log.reader(), disk, options, files, records, places, _log: log };
+    for (from, to) in (0..16).flat_map(|from| (0..16).map(move |to| (from, to))) {
+        let context = format!("sector {from} over sector {to}");
+        let sector = &bytes[from * 512..(from + 1) * 512];
+        log.try_reading(&mut suite, name, to as u64 * 512, sector, &context);
+        let mut damaged = bytes.clone();
+        damaged[to * 512..(to + 1) * 512].copy_from_slice(sector);
+        log.try_opening(&mut suite, name, damaged, &context);
+    }
+    suite.end();
+}
+
+#[test]
+fn damage_before_a_footer_is_damage_also_where_no_segment_follows() {
     let disk = SimDisk::default();
     let (mut log, ..) = open(&disk).unwrap();
-    let places = append(&mut log, &batch(2)).unwrap();
-    log.sync().unwrap();
-    let reader = log.reader();
-    assert_eq!(reader.read(places[1]).unwrap(), batch(2)[1]);
-    let file = daybook_log::Disk::open(&disk, NAMES[1], false).unwrap();
-    file.write_all_at(b"!", u64::from(places[1].offset) + 9).unwrap();
-    let error = reader.read(places[1]).unwrap_err().to_string();
-    assert!(error.contains(NAMES[1]) && error.contains(&places[1].offset.to_string()), "{error}");
-    assert_eq!(reader.read(places[0]).unwrap(), batch(2)[0]);
+    let mut written = Vec::new();
+    let name = (0..).find_map(|i| {
+        let batch = Load(5).batch(i);
+        append(&mut log, &batch).unwrap();
+        written.extend(batch);
+        log.vouch().unwrap();
+        let name = disk.list().unwrap().into_iter().rfind(|name| name.ends_with(".segment"))?;
+        let sealed = disk.file(&name)?.chunks(8).any(|bytes| bytes.starts_with(b"DBfo"));
+        sealed.then_some(name)
+    });
+    let name = name.unwrap();
+    let bytes = disk.file(&name).unwrap();
+    let ends = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in 0..=ends {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        let copy = disk.after_kill();
+        copy.put(&name, damaged);
+        match open(&copy) {
+            Ok((_, _, records)) => assert_eq!(records, written, "byte {at}"),
+            Err(error) => assert!(matches!(error, OpenError::Damaged { .. }), "byte {at}: {error}"),
+        }
+    }
 }
 
+/// Two logs of one name whose segments hold as many records: a copy gone wrong.
 #[test]
-fn a_missing_segment_is_damage_wherever_it_was() {
-    let disk = SimDisk::default();
-    workload(&disk, 24);
-    let segments: Vec<_> =
-        (0..).map(|i| format!("{i:010}.segment")).take_while(|name| disk.file(name).is_some()).collect();
-    assert!(segments.len() > 3);
-    for missing in &segments[..segments.len() - 1] {
-        let copy = disk.after_kill();
-        daybook_log::Disk::remove(&copy, missing).unwrap();
-        assert!(matches!(open(&copy), Err(OpenError::Damaged { .. })), "{missing}");
+fn a_segment_of_another_history_of_the_same_log_is_refused() {
+    let history = |letter: u8| {
+        let disk = SimDisk::default();
+        let (mut log, ..) = open(&disk).unwrap();
+        for i in 0..40 {
+            append(&mut log, &[vec![letter + i % 5; 100]]).unwrap();
+            log.sync().unwrap();
+        }
+        disk
+    };
+    let (ours, theirs) = (history(b'a'), history(b'A'));
+    for name in ["0000000000.segment", "0000000001.segment", "0000000002.segment"] {
+        let copy = ours.after_kill();
+        copy.put(name, theirs.file(name).unwrap());
+        let Err(error) = open(&copy) else { panic!("{name} was taken") };
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
     }
 }
 
 #[test]
 fn a_segment_of_another_log_is_refused() {
-    let (disk, _) = small();
-    let other = SimDisk::default();
-    let options = daybook_log::Options { new_id: daybook_log::LogId([9; 16]), ..crate::options() };
-    let (mut log, _) = Log::open(std::sync::Arc::new(other.clone()), options, |_, _, _| Ok(())).unwrap();
-    append(&mut log, &batch(0)).unwrap();
-    log.sync().unwrap();
-    disk.put(NAMES[1], other.file(NAMES[1]).unwrap());
-    let error = open(&disk).err().unwrap().to_string();
-    assert!(error.contains(NAMES[1]) && error.contains("another log"), "{error}");
-}
-
-#[test]
-fn another_version_is_refused_with_both_numbers_and_untouched() {
-    let (disk, _) = small();
-    let mut identity = disk.file("LOG").unwrap();
-    identity[8] = 3;
-    disk.put("LOG", identity);
-    let before = NAMES.map(|name| disk.file(name));
-    let Err(error) = open(&disk) else { panic!("opened") };
-    assert!(matches!(&error, OpenError::OtherVersion { known: 2, .. }));
-    assert!(error.to_string().contains("format 3"), "{error}");
-    assert_eq!(NAMES.map(|name| disk.file(name)), before);
-}
-
-#[test]
-fn a_batch_beyond_the_limit_is_refused_and_the_log_goes_on() {
     let disk = SimDisk::default();
-    let (mut log, ..) = open(&disk).unwrap();
-    let large = vec![0; 129 << 20];
-    let refused = log.append([large.as_slice(), large.as_slice()].into_iter()).unwrap_err();
-    assert!(matches!(refused, daybook_log::Error::TooLarge { .. }));
-    append(&mut log, &batch(0)).unwrap();
+    Load(0).run(&disk);
+    let other = SimDisk::default();
+    let options = Options { new_id: LogId([9; 16]), ..options() };
+    let (mut log, _) = Log::open(Arc::new(other.clone()), options, |_, _, _| Ok(())).unwrap();
+    append(&mut log, &Load(0).batch(0)).unwrap();
     log.sync().unwrap();
-    assert_eq!(open(&disk.after_power_loss(3)).unwrap().2, batch(0));
+    let name = "0000000000.segment";
+    disk.put(name, other.file(name).unwrap());
+    let error = open(&disk).err().unwrap().to_string();
+    assert!(error.contains(name) && error.contains("another log"), "{error}");
 }

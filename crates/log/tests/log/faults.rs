@@ -4,29 +4,64 @@ use std::io::ErrorKind;
 
 use daybook_log::Error;
 use daybook_log::sim::SimDisk;
+use daybook_log::suite::Suite;
 
-use crate::{append, batch, open, workload};
+use crate::load::{Load, append, open};
 
-const BATCHES: usize = 24;
+fn batch(i: u8) -> Vec<Vec<u8>> {
+    vec![vec![i; 100], vec![i; 20]]
+}
 
+/// `Load::run` asks the log again after a failure: it must have let go.
 #[test]
 fn after_any_failed_call_nothing_acknowledged_is_lost_and_nothing_more_is_taken() {
-    let dry = SimDisk::default();
-    workload(&dry, BATCHES);
-    for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
-        for call in 1..=dry.calls() {
+    let phases = [
+        "list",
+        "open",
+        "create",
+        "write",
+        "sync",
+        "rename",
+        "sync of the directory",
+        "length",
+        "refused for want of room",
+        "a batch nobody was told of survived",
+    ];
+    let mut suite = Suite::begin("EIO or ENOSPC at every call", &phases);
+    for seed in suite.seeds(3, 50) {
+        let load = Load(seed);
+        for (kind, call) in
+            (1..=load.calls()).flat_map(|n| [(ErrorKind::Other, n), (ErrorKind::StorageFull, n)])
+        {
             let disk = SimDisk::default();
             disk.fail_at(call, kind);
-            let outcome = workload(&disk, BATCHES);
-            let context = format!("{kind} at call {call} ({:?})", disk.failed());
-            assert!(disk.failed().is_some());
-            for seed in 0..3 {
-                let (_, _, records) =
-                    open(&disk.after_power_loss(seed)).unwrap_or_else(|e| panic!("{context}: {e}"));
+            let outcome = load.run(&disk);
+            let context = format!("{kind} at call {call} ({:?}) of {seed}", disk.failed());
+            suite.hit(disk.failed().expect("the run has that call"));
+            if outcome.refused > 0 {
+                suite.hit("refused for want of room");
+            }
+            for image in 0..suite.pick(1, 2) {
+                suite.case();
+                let (_, _, records) = open(&disk.after_power_loss(seed ^ call << 40 ^ image << 56))
+                    .unwrap_or_else(|e| panic!("{context}: {e}"));
                 outcome.check(&records, &context);
             }
+            // Only the process dies: pages that a failed sync left clean in
+            // memory are found, served, and must not vanish later.
+            let killed = disk.after_kill();
+            suite.case();
+            let (_, _, served) = open(&killed).unwrap_or_else(|e| panic!("{context}, killed: {e}"));
+            if outcome.check(&served, &context) > 0 {
+                suite.hit("a batch nobody was told of survived");
+            }
+            suite.case();
+            let (_, _, records) = open(&killed.after_power_loss(call))
+                .unwrap_or_else(|e| panic!("{context}, killed, power lost: {e}"));
+            assert_eq!(records, served, "{context}, killed, power lost");
         }
     }
+    suite.end();
 }
 
 #[test]
@@ -94,7 +129,7 @@ fn a_full_disk_refuses_before_anything_is_written_and_takes_more_when_there_is_r
 #[test]
 fn every_failure_of_opening_names_the_file_and_loses_nothing() {
     let disk = SimDisk::default();
-    let outcome = workload(&disk, BATCHES);
+    let outcome = Load(0).run(&disk);
     let image = disk.after_power_loss(0);
     let dry = image.after_kill();
     open(&dry).unwrap();

@@ -5,11 +5,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use daybook_log::{Log, RealDisk};
+use daybook_log::{Log, Options, RealDisk};
 
-use crate::{append, batch, options};
+use crate::load::append;
+
+/// As small as they were when the first fixture was made.
+fn options() -> Options {
+    Options { first_segment_bytes: 1024, segment_bytes: 2048, ..crate::options() }
+}
 
 const FORMATS: [u32; 2] = [1, 2];
+
+/// What is in every fixture, for ever.
+fn batch(i: usize) -> Vec<Vec<u8>> {
+    let len = if i == 11 { 5000 } else { 30 + i * 7 % 200 };
+    (0..1 + i % 3).map(|j| format!("{i}/{j}:").into_bytes().repeat(1 + len / 6)).collect()
+}
 
 fn fixture(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{format}"))
