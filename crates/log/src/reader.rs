@@ -23,6 +23,12 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Of all segments' files, the space made ready for what comes included.
+    pub fn size_bytes(&self) -> u64 {
+        let segments = self.segments.read().expect("no code panics while it holds this lock");
+        segments.values().map(|file| file.len().unwrap_or(0)).sum()
+    }
+
     /// The body of the record at `place`.
     pub fn read(&self, place: Place) -> Result<Vec<u8>, Error> {
         let bytes =

@@ -14,6 +14,7 @@
 //! # Not here
 //! Form and limits of events (model), who may do what and groups (server, bus).
 
+mod durations;
 pub mod local;
 pub mod memory;
 mod types;
@@ -25,6 +26,7 @@ use daybook_model::{Event, Position, Timestamp};
 use std::sync::Arc;
 use tokio::sync::watch;
 
+pub use durations::Durations;
 pub use types::*;
 
 /// What a store answers later. Dropping it does not undo the request.
@@ -73,6 +75,11 @@ pub trait EventStore: Send + Sync + 'static {
     fn health(&self) -> watch::Receiver<Health>;
 
     fn stats(&self) -> Stats;
+
+    /// What it takes at the moment; a store elsewhere may not know.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
 
     /// Takes no more, finishes what waits, makes it durable.
     fn close(&self) -> Answer<()>;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::Durations;
 use daybook_model::{Event, Filter, Invalid, NewEvent, Position, Sequence, Timestamp};
 
 /// Events to be stored together or not at all. Already validated.
@@ -147,6 +148,19 @@ pub struct Stats {
     pub events: u64,
     pub batches: u64,
     pub bytes_written: u64,
-    pub syncs: u64,
-    pub sync_nanos: u64,
+    /// Each append, from its place in the order to its answer.
+    pub append: Durations,
+    pub fsync: Durations,
+}
+
+/// What a store takes at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub log_bytes: u64,
+    pub index_bytes: u64,
+    pub index_runs: u64,
+    /// Events that only memory knows how to find.
+    pub index_memory_events: u64,
+    /// Left on the disk of the log.
+    pub free_bytes: Option<u64>,
 }

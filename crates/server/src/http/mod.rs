@@ -4,6 +4,7 @@ mod documents;
 mod events;
 mod follow;
 mod groups;
+mod metrics;
 mod operations;
 mod query;
 mod subjects;
@@ -34,7 +35,7 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
         .route("/v1/groups/{group}/reset", post(groups::reset))
         .route("/healthz", get(operations::healthz))
         .route("/readyz", get(operations::readyz))
-        .route("/metrics", get(operations::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(documents::openapi))
         .route("/asyncapi.json", get(documents::asyncapi))
         .fallback(unknown_path)

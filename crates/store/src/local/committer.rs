@@ -318,12 +318,12 @@ impl Committer {
         let places = self.log.append(bodies.into_iter())?;
         let begun = Instant::now();
         self.log.sync()?;
+        let took = begun.elapsed();
         let mut stats = self.inner.stats.lock().expect("no code panics while it holds this lock");
         stats.events += group.events.len() as u64;
         stats.batches += 1;
         stats.bytes_written += group.bodies.len() as u64;
-        stats.syncs += 1;
-        stats.sync_nanos += begun.elapsed().as_nanos() as u64;
+        self.inner.syncs.took(took);
         Ok(places)
     }
 

@@ -27,15 +27,16 @@ mod verify;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use daybook_log::{Disk, Log, LogId, RealDisk};
 use daybook_model::{Event, Position, Timestamp};
 use tokio::sync::{oneshot, watch};
 
+use crate::durations::Stopwatch;
 use crate::{
     Answer, AppendError, Batch, CheckpointError, EventStore, Fence, Health, Page, Query, ReadError, Stats,
-    Stored, SubjectInfo,
+    Stored, SubjectInfo, Usage,
 };
 use checkpoints::Checkpoints;
 use committer::Committer;
@@ -105,6 +106,8 @@ pub(crate) struct Inner {
     pub queue: Queue,
     pub visible: RwLock<Visible>,
     pub stats: Mutex<Stats>,
+    pub appends: Stopwatch,
+    pub syncs: Stopwatch,
     pub head: watch::Sender<Position>,
     pub gate: Gate,
     pub space: Space,
@@ -194,6 +197,8 @@ impl LocalStore {
         let inner = Arc::new(Inner {
             queue: Queue::new(options.queue_bytes),
             stats: Mutex::default(),
+            appends: Stopwatch::default(),
+            syncs: Stopwatch::default(),
             head: watch::Sender::new(Position(recovered.next)),
             gate: Gate::new(),
             space: Space { free: options.free_bytes.unwrap_or(free), reserve: options.reserve_bytes },
@@ -272,10 +277,15 @@ impl EventStore for LocalStore {
     fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
         let (reply, answer) = oneshot::channel();
         match self.inner.queue.push(Work::Append { batch: Box::new(batch), reply }) {
-            Ok(()) => Box::pin(async move {
-                let gone = || AppendError::UnknownOutcome { reason: "the log was closed hard".into() };
-                answer.await.unwrap_or_else(|_| Err(gone()))
-            }),
+            Ok(()) => {
+                let (inner, begun) = (self.inner.clone(), Instant::now());
+                Box::pin(async move {
+                    let gone = || AppendError::UnknownOutcome { reason: "the log was closed hard".into() };
+                    let outcome = answer.await.unwrap_or_else(|_| Err(gone()));
+                    inner.appends.took(begun.elapsed());
+                    outcome
+                })
+            }
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
     }
@@ -333,7 +343,19 @@ impl EventStore for LocalStore {
     }
 
     fn stats(&self) -> Stats {
-        *self.inner.stats.lock().expect("no code panics while it holds this lock")
+        let stats = *self.inner.stats.lock().expect("no code panics while it holds this lock");
+        Stats { append: self.inner.appends.read(), fsync: self.inner.syncs.read(), ..stats }
+    }
+
+    fn usage(&self) -> Usage {
+        let (index_bytes, index_runs, index_memory_events) = self.inner.visible().index.size();
+        Usage {
+            log_bytes: self.inner.log.size_bytes(),
+            index_bytes,
+            index_runs,
+            index_memory_events,
+            free_bytes: (self.inner.space.free)().ok(),
+        }
     }
 
     fn close(&self) -> Answer<()> {

@@ -101,6 +101,13 @@ impl Index {
         }
     }
 
+    /// Bytes and number of the runs, and events that are in memory only.
+    pub fn size(&self) -> (u64, u64, u64) {
+        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.places.len());
+        let bytes = self.runs.iter().map(|run| run.bytes).sum();
+        (bytes, self.runs.len() as u64, (self.mem.places.len() + frozen) as u64)
+    }
+
     pub fn insert(&mut self, event: &Event, place: Place) {
         self.mem.insert(event, place);
     }
