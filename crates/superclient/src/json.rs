@@ -8,9 +8,13 @@ use mlua::{Lua, LuaSerdeExt, Table, Value};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::bindings::money::Money;
+use crate::bindings::results::KIND;
 
 /// Deeper is a cycle or a mistake.
 const DEPTH_MAX: usize = 100;
+
+/// In a metatable: an array, though it has other things to say too.
+pub(crate) const ARRAY: &str = "__array";
 
 /// A script's value as JSON; the error names the member.
 pub(crate) fn from_lua(lua: &Lua, value: &Value) -> mlua::Result<Json> {
@@ -48,7 +52,9 @@ fn convert(lua: &Lua, value: &Value, path: &str, depth: usize) -> mlua::Result<J
 }
 
 fn object_or_array(lua: &Lua, table: &Table, path: &str, depth: usize) -> mlua::Result<Json> {
-    let marked = table.metatable().is_some_and(|meta| meta == lua.array_metatable());
+    let marked = table.metatable().is_some_and(|meta| {
+        meta == lua.array_metatable() || meta.raw_get::<Option<bool>>(ARRAY).is_ok_and(|is| is == Some(true))
+    });
     let len = table.raw_len();
     let mut entries = Map::new();
     let mut count = 0usize;
@@ -56,13 +62,27 @@ fn object_or_array(lua: &Lua, table: &Table, path: &str, depth: usize) -> mlua::
         let (key, value) = pair?;
         count += 1;
         match key {
+            // What `reject` and `ok` made is data without the host's mark.
+            Value::String(key) if key == KIND => {}
             Value::String(key) if !marked && len == 0 => {
-                let key = key.to_str()?.to_owned();
+                let Ok(key) = key.to_str().map(|key| key.to_owned()) else {
+                    return Err(mlua::Error::runtime(format!("{path} has a name that is not UTF-8")));
+                };
                 let value = convert(lua, &value, &format!("{path}.{key}"), depth + 1)?;
                 entries.insert(key, value);
             }
             Value::Integer(_) | Value::Number(_) if len > 0 => {}
-            _ => return Err(mlua::Error::runtime(format!("{path} mixes names and numbers as keys"))),
+            Value::Integer(_) | Value::Number(_) if !marked => {
+                return Err(mlua::Error::runtime(format!("{path} has numbers as keys, but none that is 1")));
+            }
+            Value::String(key) => {
+                let key = key.to_string_lossy();
+                return Err(mlua::Error::runtime(format!("{path} is a list and has the name `{key}`")));
+            }
+            other => {
+                let kind = other.type_name();
+                return Err(mlua::Error::runtime(format!("{path} has a {kind} as a key, not a name")));
+            }
         }
     }
     if !marked && len == 0 {

@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bindings;
+mod bundle;
 mod config;
 mod engine;
 mod error;
@@ -30,10 +31,12 @@ mod json;
 mod limits;
 mod machine;
 mod reload;
+mod report;
 mod state;
 mod testing;
 
-pub use config::{Config, Limits, Script, StateLocation};
+pub use config::{Config, Limits, Reload, Script, StateLocation, Tests};
 pub use error::StartError;
 pub use host::{Host, start};
-pub use testing::TestFile;
+pub use reload::Outcome;
+pub use testing::{CrashPoint, Run, TestFile};

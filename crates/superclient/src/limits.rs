@@ -10,20 +10,25 @@ use std::time::{Duration, Instant};
 
 use mlua::{Lua, VmState};
 
+use crate::Limits;
+
 /// Budget of what runs now. Scripts of one machine run one at a time, so one
 /// clock is enough: it is wound up whenever a script is entered.
 #[derive(Clone)]
 pub(crate) struct Budget {
     until: Rc<Cell<Option<Instant>>>,
     compute: Duration,
+    /// How long a call may take, waiting included.
+    pub wall: Duration,
     exceeded: Rc<Cell<bool>>,
 }
 
 pub(crate) const EXCEEDED: &str = "the script used up its time";
 
 impl Budget {
-    pub fn install(lua: &Lua, compute: Duration) -> Self {
-        let budget = Self { until: Rc::default(), compute, exceeded: Rc::default() };
+    pub fn install(lua: &Lua, limits: Limits) -> Self {
+        let Limits { compute, wall, .. } = limits;
+        let budget = Self { until: Rc::default(), compute, wall, exceeded: Rc::default() };
         let seen = budget.clone();
         // Reading the clock at every call would cost more than the script.
         let countdown = Cell::new(0u32);
@@ -46,13 +51,23 @@ impl Budget {
     }
 
     /// Winds the clock up for what runs until the guard is dropped.
-    pub fn enter(&self) -> Entered {
+    pub fn enter(&self) -> Entered<'static> {
         let before = self.until.get();
         // What runs inside another script's time shares its budget.
         if before.is_none() {
             self.until.set(Some(Instant::now() + self.compute));
         }
-        Entered { until: self.until.clone(), before }
+        Entered { until: self.until.clone(), before, used: None }
+    }
+
+    /// The same for a part of a call that has `used` some of its time before, and
+    /// adds to it what it uses now: a call that waits often has one budget too.
+    pub fn enter_after<'a>(&self, used: &'a mut Duration) -> Entered<'a> {
+        let before = self.until.get();
+        if before.is_none() {
+            self.until.set(Some(Instant::now() + self.compute.saturating_sub(*used)));
+        }
+        Entered { until: self.until.clone(), before, used: Some((Instant::now(), used)) }
     }
 
     /// The machine is full: what its scripts left behind may never be let go.
@@ -66,13 +81,17 @@ impl Budget {
     }
 }
 
-pub(crate) struct Entered {
+pub(crate) struct Entered<'a> {
     until: Rc<Cell<Option<Instant>>>,
     before: Option<Instant>,
+    used: Option<(Instant, &'a mut Duration)>,
 }
 
-impl Drop for Entered {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.until.set(self.before);
+        if let Some((begun, used)) = &mut self.used {
+            **used += begun.elapsed();
+        }
     }
 }

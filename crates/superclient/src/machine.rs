@@ -11,15 +11,18 @@ use std::sync::Arc;
 use daybook_client::Client;
 use daybook_model::{Event, Position, Timestamp};
 use mlua::{Function, Lua, LuaOptions, StdLib, Value};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::bundle::Bundle;
 use crate::config::Limits;
 use crate::engine::entities::Entities;
+use crate::engine::outlet::Outlet;
 use crate::host::Directory;
 use crate::limits::Budget;
 use crate::state::State;
-use crate::{StartError, bindings};
+use crate::{StartError, bindings, report};
+
+pub(crate) use crate::report::describe;
 
 /// What a script has declared.
 #[derive(Default)]
@@ -110,6 +113,10 @@ pub(crate) struct Call {
     pub draws: Cell<u64>,
     /// Inside `decide`, `evolve` or a view, where nothing may be done.
     pub pure: Cell<u32>,
+    /// Inside `atomically`, where only `tx` may do anything.
+    pub atomic: Cell<bool>,
+    /// Entities are read as of then: the request's `?at=`.
+    pub at: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +145,15 @@ impl Call {
             calls: Cell::new(0),
             draws: Cell::new(0),
             pure: Cell::new(0),
+            atomic: Cell::new(false),
+            at: None,
         }
+    }
+
+    /// Until the guard is dropped, only `tx` has effects.
+    pub fn enter_atomically(self: &Rc<Self>) -> Atomic {
+        self.atomic.set(true);
+        Atomic(self.clone())
     }
 
     /// Number of the next send, atomically or publish of this call.
@@ -161,20 +176,51 @@ pub(crate) fn call() -> mlua::Result<Rc<Call>> {
     CALL.try_with(Rc::clone).map_err(|_| mlua::Error::runtime("only a handler, route or view may call this"))
 }
 
-/// The running call, if it may have effects here.
-pub(crate) fn effects(what: &str) -> mlua::Result<Rc<Call>> {
+/// The running call, if it may read what is stored.
+pub(crate) fn reads(what: &str) -> mlua::Result<Rc<Call>> {
     let call = call()
         .map_err(|_| mlua::Error::runtime(format!("{what} may not be called while the script loads")))?;
     if call.pure.get() > 0 || call.kind == Kind::View {
-        return Err(mlua::Error::runtime(format!("{what} may not be called in decide, evolve or a view")));
+        return Err(mlua::Error::runtime(format!(
+            "{what} may not be called in decide, evolve or a view: they see only what they are given"
+        )));
+    }
+    Ok(call)
+}
+
+/// The running call, if it may have effects here.
+pub(crate) fn effects(what: &str) -> mlua::Result<Rc<Call>> {
+    let call = reads(what)?;
+    if call.atomic.get() {
+        return Err(mlua::Error::runtime(format!(
+            "{what} may not be called inside atomically, which may run several times: use tx"
+        )));
     }
     Ok(call)
 }
 
 pub(crate) fn only_in_routes(what: &str) -> mlua::Result<()> {
-    match effects(what)?.kind {
+    match reads(what)?.kind {
         Kind::Route => Ok(()),
         _ => Err(mlua::Error::runtime(format!("{what} may be called in routes only: its result is random"))),
+    }
+}
+
+/// What defines a service belongs to the top of its script.
+pub(crate) fn loading(shared: &Shared, what: &str) -> mlua::Result<()> {
+    match shared.client.get() {
+        None => Ok(()),
+        Some(_) => {
+            Err(mlua::Error::runtime(format!("{what} belongs to the top of the script, not into a function")))
+        }
+    }
+}
+
+pub(crate) struct Atomic(Rc<Call>);
+
+impl Drop for Atomic {
+    fn drop(&mut self) {
+        self.0.atomic.set(false);
     }
 }
 
@@ -206,6 +252,7 @@ pub(crate) struct Inner {
     pub directory: OnceCell<Arc<Directory>>,
     pub entities: Entities,
     pub script_hash: String,
+    pub outlet: Outlet,
 }
 
 impl std::ops::Deref for Shared {
@@ -232,46 +279,59 @@ pub(crate) struct Machine {
     pub lua: Lua,
     pub shared: Shared,
     pub budget: Budget,
+    bundle: Arc<Bundle>,
 }
 
 impl Machine {
-    /// Loads `text`; the error names file and line.
-    pub fn load(name: &str, text: &str, limits: Limits) -> Result<Self, StartError> {
+    /// Loads a bundle; the error names file and line.
+    pub fn load(bundle: &Arc<Bundle>, limits: Limits) -> Result<Self, StartError> {
         let script = |error: mlua::Error| StartError::Script(describe(&error));
+        // `debug` only for the trace of a coroutine; scripts do not see it.
         let libraries = StdLib::TABLE
             | StdLib::STRING
             | StdLib::MATH
             | StdLib::UTF8
             | StdLib::BIT
             | StdLib::BUFFER
-            | StdLib::COROUTINE;
+            | StdLib::COROUTINE
+            | StdLib::DEBUG;
         let lua = Lua::new_with(libraries, LuaOptions::default()).map_err(script)?;
         lua.set_memory_limit(limits.memory_bytes).map_err(script)?;
-        let hash = Sha256::digest(text.as_bytes());
         let shared = Shared(Rc::new(Inner {
             definitions: RefCell::default(),
             client: OnceCell::new(),
             state: OnceCell::new(),
             directory: OnceCell::new(),
             entities: Entities::default(),
-            script_hash: hash[..8].iter().map(|byte| format!("{byte:02x}")).collect(),
+            script_hash: bundle.hash(),
+            outlet: Outlet::default(),
         }));
-        bindings::install(&lua, &shared).map_err(script)?;
-        for forbidden in ["require", "loadstring", "getfenv", "setfenv", "collectgarbage", "newproxy"] {
+        bindings::install(&lua, &shared, bundle).map_err(script)?;
+        for forbidden in ["debug", "loadstring", "getfenv", "setfenv", "collectgarbage", "newproxy"] {
             lua.globals().set(forbidden, Value::Nil).map_err(script)?;
         }
         lua.sandbox(true).map_err(script)?;
-        let budget = Budget::install(&lua, limits.compute);
+        let budget = Budget::install(&lua, limits);
+        let machine = Self { lua, shared, budget, bundle: bundle.clone() };
         {
-            let _entered = budget.enter();
+            let _entered = machine.budget.enter();
             // Text only: bytecode could break out of the machine.
-            let chunk = lua.load(text).set_name(format!("@{name}")).set_mode(mlua::chunk::ChunkMode::Text);
-            chunk.exec().map_err(script)?;
+            let chunk = machine.lua.load(bundle.text.as_str()).set_name(format!("@{}", bundle.name));
+            let loaded = chunk.set_mode(mlua::chunk::ChunkMode::Text).exec();
+            loaded.map_err(|error| StartError::Script(machine.explain(&error)))?;
         }
-        if shared.definitions.borrow().name.is_empty() {
-            return Err(StartError::NoService { script: name.to_owned() });
+        if machine.shared.definitions.borrow().name.is_empty() {
+            return Err(StartError::NoService { script: bundle.name.clone() });
         }
-        Ok(Self { lua, shared, budget })
+        Ok(machine)
+    }
+
+    /// An error with the line it is about.
+    pub fn explain(&self, error: &mlua::Error) -> String {
+        let described = describe(error);
+        let file = report::file(&described).map(str::to_owned);
+        let text = file.and_then(|file| self.bundle.source(&file));
+        report::with_source(described, text.as_deref(), &bindings::GLOBALS)
     }
 }
 
@@ -283,20 +343,5 @@ pub(crate) fn is_out_of_memory(error: &mlua::Error) -> bool {
             is_out_of_memory(cause)
         }
         other => other.to_string().contains("not enough memory"),
-    }
-}
-
-/// An error in the words of the script: message with file:line, then traceback.
-pub(crate) fn describe(error: &mlua::Error) -> String {
-    match error {
-        mlua::Error::CallbackError { traceback, cause } => {
-            let cause = describe(cause);
-            let place =
-                traceback.lines().map(str::trim).find(|line| line.contains(".lua:")).unwrap_or_default();
-            if cause.contains(".lua:") || place.is_empty() { cause } else { format!("{place}: {cause}") }
-        }
-        mlua::Error::SyntaxError { message, .. } => message.clone(),
-        mlua::Error::RuntimeError(message) => message.clone(),
-        other => other.to_string(),
     }
 }

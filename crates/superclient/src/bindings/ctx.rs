@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use daybook_model::{Data, Event, ExtensionValue};
-use mlua::{Lua, Table, Value};
+use mlua::{Lua, MultiValue, Table, Value};
 
 use crate::json;
 use crate::machine::{Call, Kind, Secrets};
@@ -35,19 +35,38 @@ pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
         })?,
     )?;
     let correlation = call.correlation.clone();
-    ctx.set(
-        "log",
-        lua.create_function(move |lua, (message, fields): (String, Option<Value>)| {
-            let mut fields = fields.map(|fields| json::from_lua(lua, &fields)).transpose()?;
-            if let (Some(fields), Some(secrets)) = (&mut fields, lua.app_data_ref::<Secrets>()) {
-                hide(fields, &secrets.0);
-            }
-            let fields = fields.map(|fields| fields.to_string()).unwrap_or_default();
-            tracing::info!(target: "script", correlationid = correlation, fields, "{message}");
-            Ok(())
-        })?,
-    )?;
+    let log = lua.create_function(move |lua, args: MultiValue| {
+        let mut args = args.into_iter().peekable();
+        // `ctx:log(…)` means the same as `ctx.log(…)`.
+        if let Some(Value::Table(first)) = args.peek()
+            && first.raw_get::<Value>("correlationid").is_ok_and(|value| !value.is_nil())
+            && first.raw_get::<Value>("log").is_ok_and(|value| value.is_function())
+        {
+            args.next();
+        }
+        let mut words = Vec::new();
+        for value in args {
+            words.push(shown(lua, &value)?);
+        }
+        tracing::info!(target: "script", correlationid = correlation, "{}", words.join(" "));
+        Ok(())
+    })?;
+    ctx.set("log", log)?;
     Ok(ctx)
+}
+
+/// A value for the log: texts as they are, tables as JSON without what is secret.
+fn shown(lua: &Lua, value: &Value) -> mlua::Result<String> {
+    match value {
+        Value::Table(_) => {
+            let mut fields = json::from_lua(lua, value)?;
+            if let Some(secrets) = lua.app_data_ref::<Secrets>() {
+                hide(&mut fields, &secrets.0);
+            }
+            Ok(fields.to_string())
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Overwrites what `svc:secret` names, however deep.

@@ -2,22 +2,35 @@
 //! committed together when it ends well.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use mlua::{Lua, LuaSerdeExt, UserData, UserDataMethods, Value};
+use mlua::{Lua, LuaSerdeExt, MetaMethod, MultiValue, UserData, UserDataMethods, Value};
 
+use super::args::{self, Args};
 use crate::json;
-use crate::machine::{self, Shared};
+use crate::machine::{self, Call, Shared};
 
 pub(crate) struct Kv {
     pub shared: Shared,
     /// Ends in a zero byte, so that no table's keys are another's.
     pub prefix: Vec<u8>,
     pub writable: bool,
+    /// Handed to a view's function, which sees nothing else.
+    pub given: bool,
 }
 
 impl Kv {
     pub fn view(shared: &Shared, name: &str, writable: bool) -> Self {
-        Self { shared: shared.clone(), prefix: [b"view/", name.as_bytes(), b"\0"].concat(), writable }
+        Self {
+            shared: shared.clone(),
+            prefix: [b"view/", name.as_bytes(), b"\0"].concat(),
+            writable,
+            given: writable,
+        }
+    }
+
+    fn call(&self) -> mlua::Result<Rc<Call>> {
+        if self.given { machine::call() } else { machine::reads("kv") }
     }
 
     fn key(&self, key: &str) -> Vec<u8> {
@@ -26,7 +39,7 @@ impl Kv {
 
     fn get(&self, lua: &Lua, key: &str) -> mlua::Result<Value> {
         let key = self.key(key);
-        let call = machine::call()?;
+        let call = self.call()?;
         let pending = call.overlay.borrow().get(&key).cloned();
         let bytes = match pending {
             Some(pending) => pending,
@@ -43,7 +56,7 @@ impl Kv {
         if !self.writable {
             return Err(mlua::Error::runtime("a view is written by its own function only"));
         }
-        machine::call()?.overlay.borrow_mut().insert(self.key(key), value);
+        self.call()?.overlay.borrow_mut().insert(self.key(key), value);
         Ok(())
     }
 
@@ -54,7 +67,7 @@ impl Kv {
 
     fn scan(&self, lua: &Lua, prefix: &str) -> mlua::Result<Value> {
         let start = self.key(prefix);
-        let call = machine::call()?;
+        let call = self.call()?;
         let mut found: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         if !call.scratch {
             let stored = self.shared.state()?.scan(&start).map_err(mlua::Error::external)?;
@@ -77,21 +90,38 @@ impl Kv {
     }
 }
 
+pub(crate) const METHODS: [&str; 5] = ["append", "delete", "get", "put", "scan"];
+
 impl UserData for Kv {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        methods.add_method("get", |lua, this, key: String| this.get(lua, &key));
-        methods.add_method("put", |lua, this, (key, value): (String, Value)| this.put(lua, &key, &value));
-        methods.add_method("delete", |_, this, key: String| this.write(&key, None));
-        methods.add_method("scan", |lua, this, prefix: Option<String>| {
+        methods.add_method("get", |lua, this, args: MultiValue| {
+            this.get(lua, &Args::new("kv:get(key)", args).string("key")?)
+        });
+        methods.add_method("put", |lua, this, args: MultiValue| {
+            let mut args = Args::new("kv:put(key, value)", args);
+            let key = args.string("key")?;
+            match args.value() {
+                // As everywhere in Lua: what is nil is not there.
+                Value::Nil => this.write(&key, None),
+                value => this.put(lua, &key, &value),
+            }
+        });
+        methods.add_method("delete", |_, this, args: MultiValue| {
+            this.write(&Args::new("kv:delete(key)", args).string("key")?, None)
+        });
+        methods.add_method("scan", |lua, this, args: MultiValue| {
+            let prefix = Args::new("kv:scan(prefix)", args).optional_string("prefix")?;
             this.scan(lua, &prefix.unwrap_or_default())
         });
-        methods.add_method("append", |lua, this, (key, value): (String, Value)| {
+        methods.add_method("append", |lua, this, args: MultiValue| {
+            let mut args = Args::new("kv:append(key, value)", args);
+            let (key, value) = (args.string("key")?, args.value());
             let list = match this.get(lua, &key)? {
-                Value::Table(list) => list,
+                Value::Table(list) if list.raw_len() > 0 || is_array(lua, &list) => list,
                 Value::Nil => lua.create_table()?,
                 other => {
                     return Err(mlua::Error::runtime(format!(
-                        "append: `{key}` holds a {}, no list",
+                        "kv:append: `{key}` holds a {}, no list",
                         other.type_name()
                     )));
                 }
@@ -100,5 +130,12 @@ impl UserData for Kv {
             list.set_metatable(Some(lua.array_metatable()))?;
             this.put(lua, &key, &Value::Table(list))
         });
+        methods.add_meta_method(MetaMethod::Index, |_, _, name: Value| {
+            Err::<Value, _>(args::unknown("kv", &name, METHODS))
+        });
     }
+}
+
+fn is_array(lua: &Lua, table: &mlua::Table) -> bool {
+    table.metatable().is_some_and(|meta| meta == lua.array_metatable())
 }

@@ -1,5 +1,7 @@
 //! What scripts can call, one file per namespace.
 
+pub(crate) mod args;
+mod base;
 pub(crate) mod crypto;
 pub(crate) mod ctx;
 pub(crate) mod entity;
@@ -9,15 +11,38 @@ pub(crate) mod results;
 pub(crate) mod service;
 pub(crate) mod tx;
 
+use std::sync::Arc;
+
 use mlua::Lua;
 
+use crate::bundle::Bundle;
 use crate::machine::Shared;
 
+/// What the host adds to Luau's own globals.
+pub(crate) const GLOBALS: [&str; 15] = [
+    "array",
+    "atomically",
+    "crypto",
+    "event",
+    "json",
+    "money",
+    "null",
+    "ok",
+    "park",
+    "print",
+    "reject",
+    "require",
+    "service",
+    "tostring",
+    "pcall",
+];
+
 /// Puts all globals into the machine, before the sandbox closes.
-pub(crate) fn install(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
+pub(crate) fn install(lua: &Lua, shared: &Shared, bundle: &Arc<Bundle>) -> mlua::Result<()> {
     money::install(lua)?;
     results::install(lua)?;
     crypto::install(lua)?;
     service::install(lua, shared)?;
-    tx::install(lua, shared)
+    tx::install(lua, shared)?;
+    base::install(lua, shared, bundle)
 }

@@ -1,7 +1,10 @@
 //! `money`: integer minor units with a currency. No float ever holds an amount.
 
-use mlua::{Lua, MetaMethod, Table, UserData, UserDataFields, UserDataMethods, Value};
+use mlua::{Lua, MetaMethod, MultiValue, UserData, UserDataFields, UserDataMethods, Value};
 use serde_json::{Value as Json, json};
+
+use super::args::{self, Args};
+use crate::report::{self, Invalid};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Money {
@@ -68,25 +71,75 @@ impl UserData for Money {
     }
 
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
-        type Other = mlua::UserDataRef<Money>;
-        methods.add_meta_method(MetaMethod::Add, |_, this, other: Other| {
-            this.with(&other, "add", this.minor.checked_add(other.minor))
+        // Either side may be the one that is no amount: `money + 5` and `5 + money`.
+        methods.add_meta_function(MetaMethod::Add, |_, (a, b): (Value, Value)| {
+            let (a, b) = both("add", &a, &b)?;
+            a.with(&b, "add", a.minor.checked_add(b.minor))
         });
-        methods.add_meta_method(MetaMethod::Sub, |_, this, other: Other| {
-            this.with(&other, "subtract", this.minor.checked_sub(other.minor))
+        methods.add_meta_function(MetaMethod::Sub, |_, (a, b): (Value, Value)| {
+            let (a, b) = both("subtract", &a, &b)?;
+            a.with(&b, "subtract", a.minor.checked_sub(b.minor))
+        });
+        methods.add_meta_function(MetaMethod::Mul, |_, (a, b): (Value, Value)| {
+            let (amount, times) = if a.is_userdata() { (a, b) } else { (b, a) };
+            let amount = one(&amount).ok_or_else(|| refuse("multiply", &amount))?;
+            let times = whole(&times).map_err(|_| {
+                mlua::Error::runtime(
+                    "an amount is multiplied by a whole number only: nothing rounds by itself",
+                )
+            })?;
+            amount.with(&amount, "multiply", amount.minor.checked_mul(times))
         });
         methods.add_meta_method(MetaMethod::Unm, |_, this, ()| {
             this.with(this, "negate", this.minor.checked_neg())
         });
-        methods.add_meta_method(MetaMethod::Lt, |_, this, other: Other| Ok(this.compare(&other)?.is_lt()));
-        methods.add_meta_method(MetaMethod::Le, |_, this, other: Other| Ok(this.compare(&other)?.is_le()));
-        methods.add_meta_method(MetaMethod::Eq, |_, this, other: Other| Ok(*this == *other));
+        methods.add_meta_function(MetaMethod::Lt, |_, (a, b): (Value, Value)| {
+            let (a, b) = both("compare", &a, &b)?;
+            Ok(a.compare(&b)?.is_lt())
+        });
+        methods.add_meta_function(MetaMethod::Le, |_, (a, b): (Value, Value)| {
+            let (a, b) = both("compare", &a, &b)?;
+            Ok(a.compare(&b)?.is_le())
+        });
+        // An amount is no other value's equal, but asking about pounds and euros is a mistake.
+        methods.add_meta_function(MetaMethod::Eq, |_, (a, b): (Value, Value)| match (one(&a), one(&b)) {
+            (Some(a), Some(b)) => Ok(a.compare(&b)?.is_eq()),
+            _ => Ok(false),
+        });
+        methods.add_meta_method(MetaMethod::Index, |_, _, name: Value| {
+            Err::<Value, _>(args::unknown("an amount", &name, MEMBERS))
+        });
         methods.add_meta_method(MetaMethod::ToString, |_, this, ()| Ok(format(this)));
         methods.add_method("format", |_, this, ()| Ok(format(this)));
         methods.add_method("is_zero", |_, this, ()| Ok(this.minor == 0));
         methods.add_method("is_negative", |_, this, ()| Ok(this.minor < 0));
         methods.add_method("is_positive", |_, this, ()| Ok(this.minor > 0));
     }
+}
+
+pub(crate) const MEMBERS: [&str; 6] =
+    ["currency", "format", "is_negative", "is_positive", "is_zero", "minor"];
+
+type Amount = mlua::UserDataRef<Money>;
+
+fn one(value: &Value) -> Option<Amount> {
+    match value {
+        Value::UserData(data) => data.borrow::<Money>().ok(),
+        _ => None,
+    }
+}
+
+fn both(what: &str, a: &Value, b: &Value) -> mlua::Result<(Amount, Amount)> {
+    let a = one(a).ok_or_else(|| refuse(what, a))?;
+    let b = one(b).ok_or_else(|| refuse(what, b))?;
+    Ok((a, b))
+}
+
+fn refuse(what: &str, other: &Value) -> mlua::Error {
+    let name = other.type_name();
+    mlua::Error::runtime(format!(
+        "cannot {what} an amount and a {name}: make one with money.new(minor, currency)"
+    ))
 }
 
 fn format(money: &Money) -> String {
@@ -98,34 +151,50 @@ fn format(money: &Money) -> String {
     format!("{sign}{whole}{point}{rest} {}", money.currency)
 }
 
+const NEW: &str = "money.new(minor, currency)";
+const PARSE: &str = "money.parse{ minor, currency }";
+
 pub(super) fn install(lua: &Lua) -> mlua::Result<()> {
     let money = lua.create_table()?;
-    money.set(
-        "new",
-        lua.create_function(|_, (minor, currency): (Value, String)| Money::new(whole(&minor)?, &currency))?,
-    )?;
-    money.set("zero", lua.create_function(|_, currency: String| Money::new(0, &currency))?)?;
-    money.set(
-        "parse",
-        lua.create_function(|_, value: Value| match &value {
-            Value::UserData(data) => data.borrow::<Money>().map(|money| money.clone()),
-            Value::Table(table) => parse(table),
-            other => Err(mlua::Error::runtime(format!(
-                "money.parse: expected {{minor, currency}}, got {}",
-                other.type_name()
-            ))),
-        })?,
-    )?;
+    let new = lua.create_function(|_, args: MultiValue| {
+        let mut args = Args::new(NEW, args);
+        let minor = args.value();
+        let minor =
+            whole(&minor).map_err(|_| args.wrong("minor", "a whole number of minor units", &minor))?;
+        Money::new(minor, &args.string("currency")?)
+    })?;
+    money.set("new", new)?;
+    let zero = lua.create_function(|_, args: MultiValue| {
+        Money::new(0, &Args::new("money.zero(currency)", args).string("currency")?)
+    })?;
+    money.set("zero", zero)?;
+    // What comes from outside and is no amount is the caller's mistake, not the script's.
+    let parse = lua.create_function(|_, value: Value| {
+        parse(&value).map_err(|error| mlua::Error::external(Invalid { reason: report::describe(&error) }))
+    })?;
+    money.set("parse", parse)?;
     lua.globals().set("money", money)
 }
 
-fn parse(table: &Table) -> mlua::Result<Money> {
-    let minor: Value = table.get("minor")?;
-    let currency: String =
-        table.get("currency").map_err(|_| mlua::Error::runtime("money.parse: `currency` is missing"))?;
-    match &minor {
-        Value::String(_) => Money::new(whole(&minor)?, &currency),
-        _ => Err(mlua::Error::runtime("money.parse: `minor` must be a string of digits")),
+fn parse(value: &Value) -> mlua::Result<Money> {
+    let table = match value {
+        Value::Table(table) => table,
+        other => {
+            return one(other).map(|amount| amount.clone()).ok_or_else(|| {
+                let got = if other.is_null() { "null" } else { other.type_name() };
+                mlua::Error::runtime(format!("{PARSE}: an amount is missing, there is {got}"))
+            });
+        }
+    };
+    let currency = args::text(&table.get("currency")?)
+        .ok_or_else(|| mlua::Error::runtime(format!("{PARSE}: `currency` is missing")))?;
+    match table.get("minor")? {
+        minor @ Value::String(_) => Money::new(
+            whole(&minor)
+                .map_err(|_| mlua::Error::runtime(format!("{PARSE}: `minor` is no whole number")))?,
+            &currency,
+        ),
+        _ => Err(mlua::Error::runtime(format!("{PARSE}: `minor` must be a string of digits, like \"1050\""))),
     }
 }
 

@@ -1,15 +1,15 @@
 //! `atomically`: load, decide, emit one batch; again when another was faster.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use daybook_client::ReadQuery;
+use daybook_client::{PublishError, ReadQuery};
 use daybook_model::{Code, Event, ExtensionValue, Filter, NewEvent, Position, Sequence};
 use mlua::{Function, Lua, Table, Value};
 use uuid::Uuid;
 
-use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, try_again};
+use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected, try_again};
 use crate::bindings::results;
 use crate::bindings::tx::{Tx, Work};
 use crate::machine::{Call, Shared};
@@ -28,8 +28,11 @@ pub(crate) async fn run(
     for attempt in 0..ATTEMPTS_MAX {
         pause(attempt).await;
         let work = Rc::new(RefCell::new(Work::default()));
-        let tx = lua.create_userdata(Tx { shared: shared.clone(), work: work.clone() })?;
+        let over = Rc::new(Cell::new(false));
+        let tx =
+            lua.create_userdata(Tx { shared: shared.clone(), work: work.clone(), over: over.clone() })?;
         let answer: Value = function.call_async(tx).await?;
+        over.set(true);
         if let (Some("reject"), Value::Table(table)) = (results::kind(&answer).as_deref(), answer) {
             return Ok(table);
         }
@@ -37,9 +40,11 @@ pub(crate) async fn run(
         if work.emitted.is_empty() {
             return accepted(lua, &[], None, false);
         }
+        let named: Vec<&String> =
+            work.emitted.iter().filter(|new| new.after.is_some()).map(|new| &new.subject).collect();
         let batch = batch(lua, shared, call, &work, number, seed)?;
         let ids: Vec<_> = batch.iter().map(|new| (new.id.clone(), new.kind.clone())).collect();
-        match shared.client()?.publish_with(batch, call.token.as_deref()).await {
+        match shared.publish(batch, call.token.as_deref()).await? {
             Ok(receipt) => return accepted(lua, &ids, Some(receipt.position()), receipt.is_duplicate()),
             Err(error) if matches!(error.code(), Code::Conflict | Code::IdConflict) => {
                 // Perhaps an earlier run of this very handler was the faster one.
@@ -48,6 +53,17 @@ pub(crate) async fn run(
                 }
                 if error.code() == Code::IdConflict {
                     return Err(bus_error(error));
+                }
+                // `after` names a version: when that is gone, another try finds it gone too.
+                if let PublishError::Refused(problem) = &error
+                    && let Some(subject) = problem.subject.as_ref().filter(|subject| named.contains(subject))
+                {
+                    return rejected(
+                        lua,
+                        "conflict",
+                        "after",
+                        &format!("{subject} has gone on since that event"),
+                    );
                 }
             }
             Err(error) if try_again(error.code()) && attempt < 20 => {}

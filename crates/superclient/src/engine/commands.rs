@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected, try_again};
-use crate::bindings::{ctx, money::Money, results};
+use crate::bindings::{args, ctx, money::Money, results};
 use crate::json;
 use crate::machine::{Call, Decide, Entity, NAMESPACE, Pure, Shared};
 
@@ -18,6 +18,8 @@ pub(crate) struct Request {
     pub name: String,
     pub command: Table,
     pub command_id: Option<String>,
+    /// The caller names the sequence value himself: no other one will do.
+    pub version: Option<u64>,
 }
 
 /// Decides and publishes, again and again until it is stored or rejected.
@@ -27,10 +29,13 @@ pub(crate) async fn send(
     call: &Rc<Call>,
     request: Request,
 ) -> mlua::Result<Table> {
-    let Request { entity, id, name, command, command_id } = request;
+    let Request { entity, id, name, command, command_id, version } = request;
     let decide = entity.decide.borrow().get(&name).cloned();
-    let decide =
-        decide.ok_or_else(|| mlua::Error::runtime(format!("`{}` has no command `{name}`", entity.name)))?;
+    let decide = decide.ok_or_else(|| {
+        let known = entity.decide.borrow();
+        let asked = lua.create_string(&name).map_or(Value::Nil, Value::String);
+        args::unknown(&format!("the entity `{}`", entity.name), &asked, known.keys().map(String::as_str))
+    })?;
     if let Some((field, reason)) = misfit(&decide, &command)? {
         return rejected(lua, "invalid", &field, &reason);
     }
@@ -54,6 +59,9 @@ pub(crate) async fn send(
             }
             return accepted(lua, &done.events, Some(done.position), true);
         }
+        if version.is_some_and(|version| version != fold.next) {
+            return other_version(lua, &subject, &fold);
+        }
         let events = match decided(lua, call, &decide, &fold.state, &command)? {
             Decided::Rejected(table) => return Ok(table),
             Decided::Events(events) if events.is_empty() => return accepted(lua, &[], None, false),
@@ -75,7 +83,7 @@ pub(crate) async fn send(
             batch.iter().map(|new| imagined(new, new.sequence.map(|s| s.0), call)).collect();
         entities::rehearse(lua, &entity, &fold.state, &imagined)?;
         let ids: Vec<_> = batch.iter().map(|new| (new.id.clone(), new.kind.clone())).collect();
-        match shared.client()?.publish_with(batch, call.token.as_deref()).await {
+        match shared.publish(batch, call.token.as_deref()).await? {
             Ok(receipt) => return accepted(lua, &ids, Some(receipt.position()), receipt.is_duplicate()),
             // Another writer was faster, or a twin of this command was: look again.
             Err(error) if matches!(error.code(), Code::Conflict | Code::IdConflict) => {}
@@ -84,6 +92,15 @@ pub(crate) async fn send(
         }
     }
     Err(mlua::Error::runtime(format!("other writers of {subject} kept winning")))
+}
+
+/// Whoever names a version decides himself what to do when it is gone.
+fn other_version(lua: &Lua, subject: &str, fold: &entities::Fold) -> mlua::Result<Table> {
+    let answer = rejected(lua, "conflict", "version", "others have changed it since")?;
+    let details: Table = answer.get("details")?;
+    details.set("subject", subject)?;
+    details.set("version", fold.next.to_string())?;
+    Ok(answer)
 }
 
 enum Decided {
@@ -182,7 +199,7 @@ pub(crate) async fn publish(
         new_event(lua, shared, call, id.clone(), &kind, subject, &data.unwrap_or(Value::Nil))?;
     for attempt in 0..20 {
         pause(attempt).await;
-        match shared.client()?.publish_with(vec![new.clone()], call.token.as_deref()).await {
+        match shared.publish(vec![new.clone()], call.token.as_deref()).await? {
             Ok(receipt) => {
                 return accepted(lua, &[(id, kind)], Some(receipt.position()), receipt.is_duplicate());
             }

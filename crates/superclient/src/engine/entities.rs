@@ -71,6 +71,11 @@ impl Entities {
 /// The entity's state now. The caller must copy the state before a script changes it.
 pub(crate) async fn load(lua: &Lua, shared: &Shared, entity: &Rc<Entity>, id: &str) -> mlua::Result<Fold> {
     let subject = format!("{}/{id}", entity.name);
+    if let Some(until) = shared.outlet.until() {
+        let mut fold = empty(entity)?;
+        read(lua, shared, entity, &subject, &mut fold, Some(Edge::Position(until))).await?;
+        return Ok(fold);
+    }
     let known = shared.entities.known(&subject);
     let mut slot = known.fold.lock().await;
     // Taken out, so that a fold which fails half-way is not kept.
@@ -90,11 +95,11 @@ pub(crate) async fn as_of(
     entity: &Rc<Entity>,
     id: &str,
     at: &str,
-) -> mlua::Result<Value> {
+) -> mlua::Result<Fold> {
     let mut fold = empty(entity)?;
     let subject = format!("{}/{id}", entity.name);
     read(lua, shared, entity, &subject, &mut fold, Some(edge(at)?)).await?;
-    Ok(fold.state)
+    Ok(fold)
 }
 
 pub(crate) fn edge(text: &str) -> mlua::Result<Edge> {

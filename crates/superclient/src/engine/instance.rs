@@ -15,14 +15,21 @@ use tokio::task::LocalSet;
 
 use super::{timers, views};
 use crate::bindings::{ctx, results};
+use crate::bundle::Bundle;
 use crate::config::Limits;
 use crate::host::Directory;
 use crate::http::{Answer, Incoming, routes};
 use crate::machine::{CALL, Call, Kind, Machine, RouteKey, describe, is_out_of_memory};
+use crate::report;
 use crate::state::State;
 
 /// Unsettled deliveries of one instance: enough to keep it busy while others wait for the bus.
 const CREDIT: u64 = 32;
+
+/// An event that failed this often is parked, with all that come after it on its key.
+const ATTEMPTS_MAX: u32 = 10;
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// What an instance is asked to do.
 pub(crate) enum Job {
@@ -45,7 +52,7 @@ pub(crate) enum Job {
 pub(crate) struct Blueprint {
     pub name: String,
     /// The script; changes when its file did and the new one loads.
-    pub text: watch::Receiver<Arc<str>>,
+    pub text: watch::Receiver<Arc<Bundle>>,
     pub limits: Limits,
     pub client: Client,
     pub state: State,
@@ -62,8 +69,8 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
-        let text = blueprint.text.borrow_and_update().clone();
-        let machine = match Machine::load(&blueprint.name, &text, blueprint.limits) {
+        let bundle = blueprint.text.borrow_and_update().clone();
+        let machine = match Machine::load(&bundle, blueprint.limits) {
             Ok(machine) => machine,
             // It loaded before; only memory can be short now.
             Err(error) => {
@@ -156,7 +163,11 @@ async fn serve(
     let mut spent = tokio::time::interval(Duration::from_millis(100));
     loop {
         if membership.is_none() && !handlers.is_empty() {
-            let join = Join { filter: Some(Filter::types(&handlers)), ..Join::new(service.as_str(), CREDIT) };
+            let join = Join {
+                filter: Some(Filter::types(&handlers)),
+                max_attempts: Some(ATTEMPTS_MAX),
+                ..Join::new(service.as_str(), CREDIT)
+            };
             match blueprint.client.join(join).await {
                 Ok(joined) => membership = Some(joined),
                 Err(error) => {
@@ -217,18 +228,24 @@ async fn handle(machine: Rc<Machine>, settler: Settler, delivery: Delivery) {
         Ok(None) => settler.ack(&delivery.token).await,
         Ok(Some(why)) => settler.nack(&delivery.token, NackAction::Park, None, Some(why)).await,
         Err(error) => {
-            let reason = describe(&error);
-            tracing::error!(
-                event = event.id,
-                kind = event.kind,
-                position = %event.position,
-                attempt = delivery.attempt,
-                reason,
-                "a handler failed; the bus delivers the event again"
-            );
-            settler.nack(&delivery.token, NackAction::Retry, None, Some(reason)).await;
+            let (next, delay) = what_next(delivery.attempt);
+            let cause = report::caused_by(&event);
+            tracing::error!(target: "script", "{}\n  while handling {cause}; {next}", machine.explain(&error));
+            let reason = report::shortened(format!("{}\n  {next}", describe(&error)));
+            let delay = Some(delay);
+            settler.nack(&delivery.token, NackAction::Retry, delay, Some(reason)).await;
         }
     }
+}
+
+/// What becomes of an event after this many attempts failed, and when.
+fn what_next(attempt: u32) -> (String, Duration) {
+    if attempt >= ATTEMPTS_MAX {
+        let told = format!("attempt {attempt} of {ATTEMPTS_MAX}: its key is parked (daybook group parked)");
+        return (told, Duration::ZERO);
+    }
+    let delay = (BACKOFF_FIRST * 2u32.saturating_pow(attempt.saturating_sub(1))).min(BACKOFF_MAX);
+    (format!("attempt {attempt} of {ATTEMPTS_MAX}, next in {delay:?}"), delay)
 }
 
 /// `Some` reason if the script asks to park.
@@ -247,7 +264,9 @@ pub(crate) async fn run_handler(
             table.raw_get::<Option<String>>("why")?.unwrap_or_else(|| "the script parked it".into()),
         ));
     }
+    machine.shared.outlet.step("before its state was committed").await;
     commit(machine, call)?;
+    machine.shared.outlet.step("after its state was committed, before the ack").await;
     Ok(None)
 }
 
@@ -260,17 +279,21 @@ pub(crate) fn commit(machine: &Machine, call: &Call) -> mlua::Result<()> {
 }
 
 /// Polls a script's future with the budget wound up at every entry, so that
-/// waiting costs nothing and computing does.
+/// waiting costs nothing and computing does; all of it within the wall clock.
 pub(crate) async fn timed<T>(
     machine: &Machine,
     future: impl Future<Output = mlua::Result<T>>,
 ) -> mlua::Result<T> {
     let mut future = std::pin::pin!(future);
-    let outcome = std::future::poll_fn(|context| {
-        let _entered = machine.budget.enter();
+    let mut used = Duration::ZERO;
+    let polled = std::future::poll_fn(|context| {
+        let _entered = machine.budget.enter_after(&mut used);
         future.as_mut().poll(context)
-    })
-    .await;
+    });
+    let wall = machine.budget.wall;
+    let outcome = tokio::time::timeout(wall, polled).await.unwrap_or_else(|_| {
+        Err(mlua::Error::runtime(format!("the call did not end within {wall:?}, waiting included")))
+    });
     if outcome.as_ref().is_err_and(is_out_of_memory) {
         machine.budget.spend();
     }
@@ -294,9 +317,12 @@ async fn answer(machine: Rc<Machine>, mut reached: watch::Receiver<Position>, jo
             {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let reason = describe(&error);
-                    tracing::error!(path = request.path, reason, "a route failed");
-                    Answer::problem(500, "script-error", &reason)
+                    let answer = routes::failed(&error);
+                    if answer.status >= 500 {
+                        let (method, path) = (&request.method, &request.path);
+                        tracing::error!(target: "script", "{}\n  while answering {method} {path}", machine.explain(&error));
+                    }
+                    answer
                 }
             }
         }

@@ -5,6 +5,7 @@ pub(crate) mod atomic;
 pub(crate) mod commands;
 pub(crate) mod entities;
 pub(crate) mod instance;
+pub(crate) mod outlet;
 pub(crate) mod timers;
 pub(crate) mod views;
 

@@ -125,6 +125,17 @@ fn due_of(machine: &Machine, event: &Event) -> Vec<(usize, i64)> {
     mine.map(|(i, timer)| (i, event.recordedtime.0.saturating_add(timer.delay.as_micros() as i64))).collect()
 }
 
+/// Fires what the event started, as if its time had come: for tests.
+pub(crate) async fn fire_all(machine: &Machine, event: &Arc<Event>) -> mlua::Result<usize> {
+    let service = machine.shared.definitions.borrow().name.clone();
+    let due = due_of(machine, event);
+    for (timer, _) in &due {
+        let pending = Pending { timer: *timer, event: event.clone(), failures: 0 };
+        fire(machine, &format!("{service}.TimerFired"), mark(&service, &event.id, *timer), &pending).await?;
+    }
+    Ok(due.len())
+}
+
 fn mark(service: &str, event: &str, timer: usize) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("timer/{service}/{event}/{timer}").as_bytes())
 }
@@ -156,7 +167,7 @@ async fn fire(machine: &Machine, fired: &str, mark: Uuid, pending: &Pending) -> 
         data: Some(data.map_err(mlua::Error::external)?),
         ..NewEvent::new(mark.to_string(), fired)
     };
-    machine.shared.client()?.publish(vec![done]).await.map_err(bus_error)?;
+    machine.shared.publish(vec![done], None).await?.map_err(bus_error)?;
     Ok(())
 }
 

@@ -88,7 +88,12 @@ fn apply(machine: &Machine, event: &Event, overlay: Overlay) -> mlua::Result<Ove
     run(machine, event, overlay, false)
 }
 
-fn run(machine: &Machine, event: &Event, overlay: Overlay, scratch: bool) -> mlua::Result<Overlay> {
+pub(crate) fn run(
+    machine: &Machine,
+    event: &Event,
+    overlay: Overlay,
+    scratch: bool,
+) -> mlua::Result<Overlay> {
     let call = Rc::new(Call {
         overlay: overlay.into(),
         scratch,

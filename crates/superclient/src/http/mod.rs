@@ -1,5 +1,6 @@
 //! The web server in front of the scripts' routes.
 
+pub(crate) mod outgoing;
 pub(crate) mod routes;
 
 use std::convert::Infallible;
@@ -16,19 +17,24 @@ use daybook_client::Item;
 use daybook_model::wire::Start;
 use daybook_model::{Filter, Position};
 use futures_util::stream;
-use mlua::{Lua, Value};
 use tokio::sync::oneshot;
 
 use crate::StartError;
 use crate::engine::instance::Job;
 use crate::host::Directory;
-use crate::json;
-use crate::machine::{Call, Route, RouteKey, Shared};
+use crate::machine::{Route, RouteKey};
 
 /// Larger bodies are refused.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// A route that does not answer by then has lost its caller.
 const ROUTE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Names the unit of work of which a request is part.
+const CORRELATION: &str = "daybook-correlationid";
+
+/// Paths of the host itself; no script has such a route.
+const ADMIN: &str = "/-/";
+const RELOAD: &str = "daybook-reload";
 
 /// A request on its way to a script.
 #[derive(Clone, Debug, Default)]
@@ -50,12 +56,13 @@ pub(crate) struct Answer {
     /// `None`: nothing, as a stream skips an event.
     pub body: Option<serde_json::Value>,
     pub is_problem: bool,
+    pub headers: Vec<(String, String)>,
 }
 
 impl Answer {
     pub fn problem(status: u16, code: &str, detail: &str) -> Self {
         let body = serde_json::json!({ "type": "about:blank", "title": code, "status": status, "code": code, "detail": detail });
-        Self { status, body: Some(body), is_problem: true }
+        Self { status, body: Some(body), is_problem: true, headers: Vec::new() }
     }
 }
 
@@ -64,7 +71,16 @@ impl IntoResponse for Answer {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let kind = if self.is_problem { "application/problem+json" } else { "application/json" };
         let body = self.body.map_or(Body::empty(), |body| Body::from(body.to_string()));
-        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        for (name, value) in self.headers {
+            // They were looked at when the script gave them.
+            if let (Ok(name), Ok(value)) =
+                (header::HeaderName::try_from(name), header::HeaderValue::try_from(value))
+            {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
     }
 }
 
@@ -77,7 +93,6 @@ struct Entry {
     /// Finds the route in whatever machine runs it: a script may be swapped meanwhile.
     key: RouteKey,
     method: String,
-    path: String,
     segments: Vec<Segment>,
     stream: Option<Vec<String>>,
 }
@@ -120,7 +135,6 @@ impl Table {
             service: service.to_owned(),
             key: route.key(),
             method: route.method.clone(),
-            path: route.path.clone(),
             segments,
             stream: route.stream.clone(),
         });
@@ -241,6 +255,9 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
             return Err(Answer::problem(401, "unauthorized", "this host wants its token"));
         }
     }
+    if let Some(asked) = parts.uri.path().strip_prefix(ADMIN) {
+        return admin(directory, &parts, asked).await;
+    }
     let table = directory.table();
     let (entry, params) = table.find(None, parts.method.as_str(), parts.uri.path())?;
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
@@ -254,7 +271,12 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
         headers: headers(&parts.headers),
         json: json_body(&parts.headers, &body)?,
         body: body.to_vec(),
-        correlation: None,
+        correlation: parts
+            .headers
+            .get(CORRELATION)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| !value.is_empty() && value.len() <= 128)
+            .map(str::to_owned),
     };
     match &entry.stream {
         None => Ok(ask(directory, &entry.service, entry.key.clone(), incoming).await.into_response()),
@@ -262,6 +284,37 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
             follow(directory.clone(), entry.service.clone(), entry.key.clone(), types.clone(), incoming).await
         }
     }
+}
+
+/// `POST /-/reload/SERVICE?shadow=N&dry=true`: what `daybook reload` asks for.
+async fn admin(
+    directory: &Directory,
+    parts: &axum::http::request::Parts,
+    asked: &str,
+) -> Result<Response, Answer> {
+    // A page of another site cannot send this header without asking first.
+    if parts.method != axum::http::Method::POST || !parts.headers.contains_key(RELOAD) {
+        return Err(Answer::problem(
+            404,
+            "not-found",
+            "POST /-/reload/SERVICE with the header daybook-reload",
+        ));
+    }
+    let none = || Answer::problem(404, "not-found", "there is no such service in this host");
+    let service = asked.strip_prefix("reload/").ok_or_else(none)?.to_owned();
+    let query = query(parts.uri.query().unwrap_or_default());
+    let find = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let shadow = find("shadow").map(|count| count.parse::<u64>()).transpose();
+    let shadow = shadow.map_err(|_| Answer::problem(400, "invalid", "`shadow` is a number of events"))?;
+    let dry = find("dry") == Some("true");
+    let (reply, outcome) = oneshot::channel();
+    let gone = |()| Answer::problem(503, "unavailable", "the host is going down");
+    let request = crate::reload::Request { service, shadow, dry, reply };
+    directory.reloads.send(request).await.map_err(|_| gone(()))?;
+    let outcome = outcome.await.map_err(|_| gone(()))?.ok_or_else(none)?;
+    let status =
+        if outcome.swapped || outcome.reason.is_none() { StatusCode::OK } else { StatusCode::CONFLICT };
+    Ok((status, axum::Json(outcome)).into_response())
 }
 
 /// In constant time: a token must not be guessed letter by letter.
@@ -274,14 +327,18 @@ fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
     headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect()
 }
 
+/// What a body says, if it says JSON: by its content type, or, from programs
+/// that name none or curl's default, by its first letter. A browser's form from
+/// another site is never taken for JSON.
 fn json_body(headers: &HeaderMap, body: &[u8]) -> Result<Option<serde_json::Value>, Answer> {
-    if body.is_empty() {
-        return Ok(None);
-    }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if kind != "application/json" && !kind.ends_with("+json") {
-        return Err(Answer::problem(415, "unsupported-media-type", "send application/json"));
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let says_json = kind == "application/json" || kind.ends_with("+json");
+    let looks_json = (kind.is_empty() || kind == "application/x-www-form-urlencoded")
+        && !headers.contains_key(header::ORIGIN)
+        && matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    if body.is_empty() || !(says_json || looks_json) {
+        return Ok(None);
     }
     let parsed = serde_json::from_slice(body);
     parsed
@@ -361,43 +418,4 @@ async fn follow(
     let hello = stream::once(async move { Ok(hello) });
     let events = futures_util::StreamExt::chain(hello, events);
     Ok(axum::response::Sse::new(events).keep_alive(KeepAlive::default()).into_response())
-}
-
-/// `svc:http`: another service's route, in this host.
-pub(crate) async fn call_service(
-    lua: &Lua,
-    shared: &Shared,
-    call: &Call,
-    method: String,
-    service: String,
-    path: String,
-    body: Option<Value>,
-) -> mlua::Result<Value> {
-    let directory =
-        shared.directory.get().cloned().ok_or_else(|| mlua::Error::runtime("svc:http: not ready"))?;
-    if !directory.services.contains_key(&service) {
-        return Err(mlua::Error::runtime(format!("svc:http: no service `{service}` runs in this host")));
-    }
-    let (route, text) = path.split_once('?').unwrap_or((&path, ""));
-    let table = directory.table();
-    let found = table.find(Some(&service), &method.to_uppercase(), route);
-    let (entry, params) = found
-        .map_err(|_| mlua::Error::runtime(format!("svc:http: `{service}` has no route {method} {path}")))?;
-    let body = body.map(|body| json::from_lua(lua, &body)).transpose()?;
-    let incoming = Incoming {
-        method: entry.method.clone(),
-        path: entry.path.clone(),
-        params,
-        query: query(text),
-        headers: Vec::new(),
-        body: Vec::new(),
-        json: body,
-        correlation: call.correlation.clone(),
-    };
-    let answer = ask(&directory, &entry.service, entry.key.clone(), incoming).await;
-    let table = lua.create_table()?;
-    table.set("status", answer.status)?;
-    table.set("ok", answer.status < 400)?;
-    table.set("json", json::to_lua(lua, &answer.body.unwrap_or_default())?)?;
-    Ok(Value::Table(table))
 }

@@ -11,6 +11,7 @@ use crate::bindings::{ctx, results};
 use crate::engine::{instance, views};
 use crate::json;
 use crate::machine::{Call, Kind, Machine, RouteKey, describe};
+use crate::report::{self, Invalid};
 
 /// Waits for `?after=`, makes the tables of `?at=`.
 pub(crate) async fn prepare(
@@ -42,6 +43,7 @@ pub(crate) async fn prepare(
     {
         call.overlay = views::as_of(machine, at).await.map_err(failed)?.into();
         call.scratch = true;
+        call.at = Some(at.to_owned());
     }
     Ok(call)
 }
@@ -80,7 +82,7 @@ pub(crate) async fn run(
         } else {
             Some(json::from_lua(lua, unwrapped(&value)?.as_ref().unwrap_or(&value))?)
         };
-        return Ok(Answer { status: 200, body, is_problem: false });
+        return Ok(Answer { status: 200, body, is_problem: false, headers: Vec::new() });
     }
     answer(machine, call, &value)
 }
@@ -127,6 +129,7 @@ fn answer(machine: &Machine, call: &Call, value: &Value) -> mlua::Result<Answer>
         }
         _ => (value.clone(), None),
     };
+    let headers = headers(value)?;
     if let Value::Table(table) = &inner
         && table.raw_get::<Option<bool>>("ok").ok().flatten() == Some(false)
         && let Some(code) = table.raw_get::<Option<String>>("code")?
@@ -137,6 +140,7 @@ fn answer(machine: &Machine, call: &Call, value: &Value) -> mlua::Result<Answer>
             _ => 409,
         };
         let mut answer = Answer::problem(status.unwrap_or(usual), &code, &code.replace(['_', '-'], " "));
+        answer.headers = headers;
         let details: Value = table.raw_get("details")?;
         if let (Some(body), false) =
             (answer.body.as_mut().and_then(|body| body.as_object_mut()), details.is_nil())
@@ -153,5 +157,35 @@ fn answer(machine: &Machine, call: &Call, value: &Value) -> mlua::Result<Answer>
     {
         members.insert("correlationid".into(), call.correlation.clone().into());
     }
-    Ok(Answer { status: status.unwrap_or(200), body: Some(body), is_problem: false })
+    Ok(Answer { status: status.unwrap_or(200), body: Some(body), is_problem: false, headers })
+}
+
+/// Third argument of `json(value, status, headers)`.
+fn headers(value: &Value) -> mlua::Result<Vec<(String, String)>> {
+    let Value::Table(wrapped) = value else { return Ok(Vec::new()) };
+    let Some(headers) = wrapped.raw_get::<Option<Table>>("headers").unwrap_or_default() else {
+        return Ok(Vec::new());
+    };
+    let mut list = Vec::new();
+    for pair in headers.pairs::<String, String>() {
+        let (name, value) = pair?;
+        let fits = axum::http::HeaderName::try_from(name.as_str()).is_ok()
+            && axum::http::HeaderValue::try_from(value.as_str()).is_ok();
+        if !fits {
+            return Err(mlua::Error::runtime(format!(
+                "json: `{name}` is no header with a value that can be sent"
+            )));
+        }
+        list.push((name, value));
+    }
+    Ok(list)
+}
+
+/// What a caller is told when the script failed: what he did wrong, or where the
+/// script went wrong. The source is for the log only.
+pub(crate) fn failed(error: &mlua::Error) -> Answer {
+    match Invalid::of(error) {
+        Some(invalid) => Answer::problem(400, "invalid", &invalid.reason),
+        None => Answer::problem(500, "script-error", report::headline(&describe(error))),
+    }
 }

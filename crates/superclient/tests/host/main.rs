@@ -15,7 +15,7 @@ use std::time::Duration;
 use daybook_client::{Client, ReadQuery};
 use daybook_model::{Event, Filter, NewEvent};
 use daybook_server::Server;
-use daybook_superclient::{Config, Host, Limits, Script, StartError, StateLocation};
+use daybook_superclient::{Config, Host, Limits, Reload, Script, StartError, StateLocation};
 use serde_json::Value;
 
 pub struct World {
@@ -64,6 +64,7 @@ impl World {
             instance_name: name.into(),
             services: HashMap::new(),
             limits,
+            reload: Reload::default(),
         })
         .await?;
         let url = format!("http://{}", host.local_addr());
@@ -82,6 +83,7 @@ impl World {
             instance_name: "file".into(),
             services: HashMap::new(),
             limits: Limits::default(),
+            reload: Reload::default(),
         })
         .await
         .unwrap();

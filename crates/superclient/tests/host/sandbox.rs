@@ -18,7 +18,7 @@ local function absent(...)
   return found
 end
 svc:get("/globals", function()
-  return json({ found = array(absent("io", "require", "package", "loadstring", "load", "dofile", "loadfile",
+  return json({ found = array(absent("io", "package", "loadstring", "load", "dofile", "loadfile",
     "getfenv", "setfenv", "newproxy", "collectgarbage", "debug", "jit", "ffi")) })
 end)
 svc:get("/os", function() return json({ kind = type(os), execute = type(os) == "table" and type(os.execute) or "nil" }) end)
