@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use daybook_model::Timestamp;
-use daybook_superclient::{Limits, TestFile};
+use daybook_superclient::{CrashPoint, Run, TestFile};
 
 use crate::exit::Failure;
 
@@ -24,10 +24,14 @@ pub struct Args {
     junit: Option<PathBuf>,
 }
 
+const SUFFIX: &str = "_test.lua";
+
 struct Done {
     file: String,
     name: String,
     took: Duration,
+    /// Runs with a crash, after the one without.
+    crashes: usize,
     failure: Option<String>,
 }
 
@@ -36,24 +40,25 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut done = Vec::new();
     let mut out = std::io::stdout().lock();
     for file in files {
-        let shown = file.tests.display().to_string();
-        writeln!(out, "{shown}")?;
-        let names = file.names(Limits::default()).map_err(|error| Failure::failed(error.to_string()))?;
+        writeln!(out, "{}", file.tests.display())?;
+        let names = file.names().map_err(|error| Failure::failed(error.to_string()))?;
         for (i, name) in names.into_iter().enumerate() {
             if args.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
                 continue;
             }
-            let begun = Instant::now();
-            let failure = one(&file, i).await?.err();
-            let took = begun.elapsed();
-            match &failure {
-                None => writeln!(out, "  ok    {name} ({} ms)", took.as_millis())?,
+            let test = one(&file, i, name).await?;
+            let crashes = match test.crashes {
+                0 => String::new(),
+                crashes => format!(", {crashes} crashes"),
+            };
+            match &test.failure {
+                None => writeln!(out, "  ok    {} ({} ms{crashes})", test.name, test.took.as_millis())?,
                 Some(why) => {
-                    writeln!(out, "  FAIL  {name}")?;
+                    writeln!(out, "  FAIL  {}", test.name)?;
                     why.lines().try_for_each(|line| writeln!(out, "          {line}"))?;
                 }
             }
-            done.push(Done { file: shown.clone(), name, took, failure });
+            done.push(test);
         }
     }
     if let Some(path) = &args.junit {
@@ -67,8 +72,48 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// A bus in memory for one test.
-async fn one(file: &TestFile, i: usize) -> Result<Result<(), String>, Failure> {
+/// Runs the tests beside a script, if there are any, before it takes over.
+pub async fn beside(script: PathBuf) -> Result<(), String> {
+    let tests = PathBuf::from(script.to_string_lossy().replace(".lua", SUFFIX));
+    if !tests.exists() {
+        return Ok(());
+    }
+    let file = TestFile { script, tests };
+    let names = file.names().map_err(|error| error.to_string())?;
+    let (all, mut failed) = (names.len(), Vec::new());
+    for (i, name) in names.into_iter().enumerate() {
+        let test = one(&file, i, name).await.map_err(|failure| failure.message)?;
+        failed.extend(test.failure.map(|why| format!("{}\n  {}", test.name, why.replace('\n', "\n  "))));
+    }
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(format!("{}: {} of {all} tests failed, first: {first}", file.tests.display(), failed.len()))
+        }
+    }
+}
+
+/// One test: without a crash, then with each that it asks for.
+async fn one(file: &TestFile, i: usize, name: String) -> Result<Done, Failure> {
+    let begun = Instant::now();
+    let run = on_a_new_bus(file, i, None).await?;
+    let mut failure = run.failed;
+    let mut crashes = 0;
+    for point in run.crash_points {
+        if failure.is_some() {
+            break;
+        }
+        let told = point.to_string();
+        let again = on_a_new_bus(file, i, Some(point)).await?;
+        failure = again.failed.map(|why| format!("with {told}: {why}"));
+        crashes += 1;
+    }
+    let file = file.tests.display().to_string();
+    Ok(Done { file, name, took: begun.elapsed(), crashes, failure })
+}
+
+/// A bus in memory for one run.
+async fn on_a_new_bus(file: &TestFile, i: usize, crash: Option<CrashPoint>) -> Result<Run, Failure> {
     let clock = || {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
@@ -82,7 +127,7 @@ async fn one(file: &TestFile, i: usize) -> Result<Result<(), String>, Failure> {
     let file = file.clone();
     let outcome = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok::<_, std::io::Error>(runtime.block_on(file.run(i, &bus, Limits::default())))
+        Ok::<_, std::io::Error>(runtime.block_on(file.run(i, &bus, crash.as_ref())))
     });
     let outcome = outcome.await.map_err(|error| Failure::failed(error.to_string()))??;
     server.shutdown().await;
@@ -90,7 +135,6 @@ async fn one(file: &TestFile, i: usize) -> Result<Result<(), String>, Failure> {
 }
 
 fn find(path: &Path) -> Result<Vec<TestFile>, Failure> {
-    const SUFFIX: &str = "_test.lua";
     let tests: Vec<PathBuf> = if path.is_dir() {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(path)? {

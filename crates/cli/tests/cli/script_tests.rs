@@ -10,7 +10,7 @@ fn repository(path: &str) -> String {
 
 #[test]
 fn the_tests_of_the_bank_and_the_examples_pass() {
-    for (path, least) in [("apps/bank/services", 8), ("examples", 3)] {
+    for (path, least) in [("apps/bank/services", 8), ("examples", 3), ("examples/services", 18)] {
         let ran = run(&["test", &repository(path)], "");
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
         let passed: usize = ran.stdout.lines().last().unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -38,8 +38,10 @@ test("fine <&>", function(t) t:state(card, "7", { points = 0 }) end)
     let ran = run(&["test", dir.path().to_str().unwrap(), "--junit", junit.to_str().unwrap()], "");
     assert_eq!(ran.code, 1);
     assert!(ran.stdout.contains("points_test.lua:4: it was accepted"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("points_test.lua:8: event 1 should be"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("emitted were PointsEarned{ points = 3 }"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("points_test.lua:8: emitted were 1 events, expected 1"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("- 1  PointsEarned { points = 4 }"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("+ 1  PointsEarned card/7 { points = 3 }"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("data.points: expected 4, got 3"), "{}", ran.stdout);
     assert!(ran.stdout.ends_with("1 passed, 2 failed\n"), "{}", ran.stdout);
     let junit = std::fs::read_to_string(junit).unwrap();
     assert!(junit.contains("tests=\"3\" failures=\"2\"") && junit.contains("fine &lt;&amp;&gt;"), "{junit}");

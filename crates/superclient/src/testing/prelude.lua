@@ -1,31 +1,79 @@
 -- What a test may say. `host` are the few things that only the host can do.
 local host = ...
+local null = host.null
 local tests, T = {}, {}
-T.__index = T
+T.__index = function(_, name)
+  local found = T[name]
+  if found then return found end
+  local known = {}
+  for method in T do if not string.find(method, "__", 1, true) then table.insert(known, method) end end
+  table.sort(known)
+  error("t has no `" .. tostring(name) .. "`; it has " .. table.concat(known, ", "), 2)
+end
 
 local function show(value)
+  if value == null then return "null" end
+  if type(value) == "string" then return string.format("%q", value) end
   if type(value) ~= "table" then return tostring(value) end
-  if value.__kind == "event" then return value.type .. show(value.data or {}) end
-  local parts = {}
+  if value.__kind == "event" then return value.type .. " " .. show(value.data or {}) end
+  local parts, list = {}, #value > 0
   for key, item in value do
-    table.insert(parts, (type(key) == "number" and "" or tostring(key) .. " = ") .. show(item))
+    if key ~= "__kind" then table.insert(parts, (list and "" or tostring(key) .. " = ") .. show(item)) end
   end
-  table.sort(parts)
+  if #parts == 0 then return "{}" end
+  if not list then table.sort(parts) end
   return "{ " .. table.concat(parts, ", ") .. " }"
 end
 
--- Everything that is expected is there; what else is there does not matter.
-local function fits(expected, found)
-  if type(expected) ~= "table" or type(found) ~= "table" then return expected == found end
-  for key, item in expected do
-    if not fits(item, found[key]) then return false end
-  end
-  return true
+local function same(a, b)
+  -- Amounts of two currencies cannot be compared; they are just not the same.
+  local fine, equal = pcall(function() return a == b end)
+  return fine and equal
 end
 
-local function act(t, action)
-  t.again, t.from = action, host.head()
-  t.last = action()
+-- Where what was found differs from what is expected. What else is there does not matter.
+local function differences(expected, found, path, list)
+  if type(expected) == "table" and type(found) == "table" then
+    for key, item in expected do
+      if key ~= "__kind" then
+        local name = if type(key) == "number" then path .. "[" .. key .. "]"
+          else (if path == "" then "" else path .. ".") .. tostring(key)
+        differences(item, found[key], name, list)
+      end
+    end
+    if #expected > 0 and #found > #expected then
+      table.insert(list, (if path == "" then "it" else path) .. " has " .. #found .. " items, not " .. #expected)
+    end
+  elseif not same(expected, found) and not (expected == null and found == nil) then
+    table.insert(list, (if path == "" then "" else path .. ": ") .. "expected " .. show(expected) .. ", got " .. show(found))
+  end
+  return list
+end
+
+local function fail(level, what, list)
+  for _, line in ipairs(list or {}) do what ..= "\n  " .. line end
+  error(what, level + 1)
+end
+
+local function shown(e)
+  return e.type .. (e.subject and " " .. e.subject or "") .. " " .. show(e.data or {})
+end
+
+-- An entity, or its name.
+local function name_of(entity, what)
+  local name = host.name(entity) or (type(entity) == "string" and entity)
+  if not name then error(what .. ": the first argument is an entity, not " .. show(entity), 3) end
+  return name
+end
+
+local function act(t, action, event)
+  t.again = function(again)
+    local wanted = action(event)
+    wanted.again = again
+    return host.act(wanted)
+  end
+  t.acted, t.from = true, host.head()
+  t.last = t.again(false)
   return t.last
 end
 
@@ -38,85 +86,173 @@ local function since(t)
   return found
 end
 
-function T:given(subject, events)
+-- (type, subject, data), (event(…), subject), or (subject, event(…)).
+local function said(kind, subject, data)
+  if type(kind) == "table" and kind.__kind == "event" then return kind.type, subject, kind.data end
+  if type(subject) == "table" and subject.__kind == "event" then return subject.type, kind, subject.data end
+  if type(subject) == "table" and data == nil then return kind, nil, subject end
+  return kind, subject, data
+end
+
+function T:given(subject, events, more)
+  if host.name(subject) then subject, events = host.name(subject) .. "/" .. tostring(events), more end
   if type(events) == "table" and events.__kind == "event" then events = { events } end
+  if type(subject) ~= "string" or type(events) ~= "table" then
+    error("t:given(subject, { event(…), … }): got " .. show(subject) .. " and " .. show(events), 2)
+  end
   host.given(subject, events)
 end
 
 function T:when(entity, id, command, fields)
   self.count += 1
-  local key = "test-" .. self.count
-  return act(self, function() return entity:send(id, command, fields, { id = key }) end)
-end
-
-function T:when_event(kind, subject, data)
-  if type(kind) == "table" then kind, subject, data = kind.type, subject, kind.data end
-  local event
+  self.trigger = false
+  local name, key = name_of(entity, "t:when"), "test-" .. self.count
   return act(self, function()
-    event = event or host.publish(kind, subject, data)
-    self.trigger = event
-    return host.handle(event)
+    return { kind = "send", entity = name, id = tostring(id), command = command, fields = fields, key = key }
   end)
 end
 
-function T:get(path) return host.request("GET", path) end
+function T:when_event(...)
+  local kind, subject, data = said(...)
+  self.trigger = host.publish(kind, subject, data)
+  return act(self, function(event) return { kind = "handle", event = event } end, self.trigger)
+end
 
-function T:post(path, body)
-  return act(self, function() return host.request("POST", path, body) end)
+-- The event has happened and the time of its `svc:after` has come.
+function T:when_due(...)
+  local kind, subject, data = said(...)
+  self.trigger = host.publish(kind, subject, data)
+  return act(self, function(event) return { kind = "due", event = event } end, self.trigger)
+end
+
+local function answer_of(t, answer, expected)
+  if expected ~= nil then
+    local list = differences(expected, answer.json, "", {})
+    if #list > 0 then fail(3, "the answer is " .. answer.status .. " " .. show(answer.json), list) end
+  end
+  answer.body = answer.json
+  return answer
+end
+
+-- A GET changes nothing: it is no `when`.
+function T:get(path, expected)
+  return answer_of(self, host.act({ kind = "request", method = "GET", path = path }), expected)
+end
+
+for _, method in { "post", "put", "patch", "delete" } do
+  T[method] = function(self, path, body, options)
+    self.trigger = false
+    local headers = options and (options.headers or options) or nil
+    local answer = act(self, function()
+      return { kind = "request", method = string.upper(method), path = path, body = body, headers = headers }
+    end)
+    return answer_of(self, answer)
+  end
+end
+
+local function acted(t, what)
+  if not t.acted then error(what .. " comes after a when", 3) end
 end
 
 function T:accepted()
-  if not (self.last and self.last.ok) then error("it was not accepted: " .. show(self.last), 2) end
+  acted(self, "t:accepted()")
+  if not self.last.ok then fail(2, "it was not accepted: " .. show(self.last)) end
 end
 
-function T:rejected(code)
-  if not self.last or self.last.ok ~= false then error("it was accepted: " .. show(self.last), 2) end
+function T:rejected(code, details)
+  acted(self, "t:rejected()")
+  if self.last.ok ~= false then fail(2, "it was accepted: " .. show(self.last)) end
   if code and self.last.code ~= code then
-    error("it was rejected as " .. tostring(self.last.code) .. ", not as " .. code, 2)
+    fail(2, "it was rejected as " .. tostring(self.last.code) .. ", not as " .. code, { show(self.last) })
   end
+  local found = self.last.details or (self.last.json or {}).details or {}
+  local list = details and differences(details, found, "details", {}) or {}
+  if #list > 0 then fail(2, "it was rejected as " .. tostring(self.last.code) .. " with other details", list) end
 end
 
-function T:emitted(expected)
-  local found = since(self)
-  local names = {}
-  for _, e in found do table.insert(names, e.type .. show(e.data)) end
-  local told = "emitted were " .. (#names == 0 and "no events" or table.concat(names, ", "))
-  if #found ~= #expected then error(#expected .. " events were expected; " .. told, 2) end
-  for i, want in expected do
+function T:emitted(expected, data)
+  acted(self, "t:emitted")
+  if type(expected) == "string" then expected = { { type = expected, data = data } } end
+  if expected.__kind == "event" or type(expected.type) == "string" then expected = { expected } end
+  local found, list = since(self), {}
+  for i = 1, math.max(#found, #expected) do
+    local want, got = expected[i], found[i]
     if type(want) == "string" then want = { type = want } end
-    local got = found[i]
-    local same = want.type == got.type and fits(want.data or {}, got.data)
-    if want.subject and want.subject ~= got.subject then same = false end
-    if not same then error("event " .. i .. " should be " .. show(want) .. "; " .. told, 2) end
+    local wrong = {}
+    if want and got then
+      if want.type ~= got.type then table.insert(wrong, "type: expected " .. tostring(want.type) .. ", got " .. got.type) end
+      if want.subject and want.subject ~= got.subject then
+        table.insert(wrong, "subject: expected " .. want.subject .. ", got " .. tostring(got.subject))
+      end
+      if want.type == got.type and want.data then differences(want.data, got.data, "data", wrong) end
+    end
+    local fits = want and got and #wrong == 0
+    if fits then
+      table.insert(list, "  " .. i .. "  " .. shown(got))
+    else
+      if want then table.insert(list, "- " .. i .. "  " .. shown(want)) end
+      if got then table.insert(list, "+ " .. i .. "  " .. shown(got)) end
+      for _, line in wrong do table.insert(list, "      " .. line) end
+      list.wrong = true
+    end
   end
-end
-
-function T:state(entity, id, expected)
-  local found = entity:state(id)
-  if expected ~= nil and not fits(expected, found) then
-    error("the state is " .. show(found) .. ", not " .. show(expected), 2)
+  if list.wrong then
+    fail(2, "emitted were " .. #found .. " events, expected " .. #expected .. " (- expected, + emitted)", list)
   end
   return found
 end
 
--- The same command or event again: the same answer and nothing new.
+function T:state(entity, id, expected)
+  local found
+  if type(entity) == "string" and string.find(entity, "/", 1, true) then
+    expected = id
+    entity, id = string.match(entity, "^(.-)/(.*)$")
+  end
+  local name = name_of(entity, "t:state")
+  found = host.entities[name]
+  if not found then error("t:state: there is no entity `" .. name .. "`", 2) end
+  found = found:state(id)
+  local list = expected ~= nil and differences(expected, found, "", {}) or {}
+  if #list > 0 then fail(2, "the state of " .. name .. "/" .. tostring(id) .. " is " .. show(found), list) end
+  return found
+end
+
+-- The same command, event or request again: the same answer and nothing new.
 function T:twice()
-  if not self.again then error("twice() comes after a when", 2) end
+  acted(self, "t:twice()")
   local before = #since(self)
-  local first, second = self.last, self.again()
-  local after = #since(self)
-  if after ~= before then error("the repeat emitted " .. (after - before) .. " events", 2) end
-  if (first and first.ok) ~= (second and second.ok) then
-    error("the first time it was " .. show(first) .. ", then " .. show(second), 2)
+  local first, second = self.last, self.again(true)
+  local found = since(self)
+  if #found ~= before then
+    local list = {}
+    for i = before + 1, #found do table.insert(list, "+ " .. shown(found[i])) end
+    fail(2, "the repeat emitted " .. (#found - before) .. " events", list)
+  end
+  if first.ok ~= second.ok or first.code ~= second.code then
+    fail(2, "the first time it was " .. show(first) .. ", then " .. show(second))
   end
 end
 
-function T:crash_at_every_step() error("crash_at_every_step() is not there yet", 2) end
+-- The last action is run again, on another bus each time, with a crash at every
+-- place where one makes a difference; see testing/crash.rs.
+function T:crash_at_every_step(action)
+  if type(action) == "function" then action(self) end
+  acted(self, "t:crash_at_every_step()")
+  local expected, found = host.crash(self.from)
+  if expected ~= nil then
+    local list = differences(expected, found, "", {})
+    differences(found, expected, "without a crash, ", list)
+    fail(2, "the outcome is another one than without a crash", list)
+  end
+end
 
 local function test(name, body)
+  if type(name) ~= "string" or type(body) ~= "function" then
+    error("test(name, function(t) … end): got " .. show(name) .. " and " .. show(body), 2)
+  end
   table.insert(tests, { name = name, body = body })
 end
 
 return test, tests, function(i)
-  tests[i].body(setmetatable({ count = 0, from = "0" }, T))
+  tests[i].body(setmetatable({ count = 0, from = "0", acted = false, last = false, again = false, trigger = false }, T))
 end
