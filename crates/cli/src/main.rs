@@ -30,6 +30,7 @@ struct Cli {
 enum Command {
     Demo(commands::demo::Args),
     Run(commands::run::Args),
+    Reload(commands::reload::Args),
     Serve(commands::serve::Args),
     Publish(commands::publish::Args),
     Read(commands::read::Args),
@@ -53,7 +54,7 @@ enum Command {
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAYBOOK_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,script=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -63,6 +64,7 @@ fn main() -> std::process::ExitCode {
         match cli.command {
             Command::Demo(args) => commands::demo::run(args).await,
             Command::Run(args) => commands::run::run(args).await,
+            Command::Reload(args) => commands::reload::run(args).await,
             Command::Serve(args) => commands::serve::run(args).await,
             Command::Publish(args) => commands::publish::run(args).await,
             Command::Read(args) => commands::read::run(args).await,

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -22,6 +25,35 @@ pub struct Config {
     /// Services that run elsewhere: name → base URL.
     pub services: HashMap<String, String>,
     pub limits: Limits,
+    pub reload: Reload,
+}
+
+/// How a script that changed takes over.
+#[derive(Clone)]
+pub struct Reload {
+    /// Take a file when it changes; else only when told to.
+    pub watch: bool,
+    /// Run it beside the old one over this many of the last events first, and say what differs.
+    pub shadow: u64,
+    /// Runs the tests beside a script; without it none are run.
+    pub tests: Option<Tests>,
+}
+
+/// Gets the script's path; `Err` says which test failed.
+pub type Tests = Arc<dyn Fn(PathBuf) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { watch: true, shadow: 0, tests: None }
+    }
+}
+
+impl std::fmt::Debug for Reload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Reload");
+        shown.field("watch", &self.watch).field("shadow", &self.shadow);
+        shown.field("tests", &self.tests.is_some()).finish()
+    }
 }
 
 /// One service's source.

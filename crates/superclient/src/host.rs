@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::engine::instance::{self, Blueprint, Job};
 use crate::http::{self, Table};
-use crate::reload::{Reload, Source, check, read};
+use crate::reload::{self, Reload, Source, check};
 use crate::state::State;
 use crate::{Config, Script, StartError, StateLocation};
 
@@ -22,6 +22,11 @@ const WAITING: usize = 1_024;
 /// Which services run here, for routes and `svc:http`.
 pub(crate) struct Directory {
     pub services: HashMap<String, Service>,
+    /// Services of other hosts: name → base URL.
+    pub elsewhere: HashMap<String, String>,
+    /// Names in the order of the scripts.
+    pub order: Vec<String>,
+    pub reloads: mpsc::Sender<reload::Request>,
     table: RwLock<Arc<Table>>,
     pub token: Option<String>,
 }
@@ -65,16 +70,14 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
     let mut sources = Vec::new();
     for script in &config.scripts {
         sources.push(match script {
-            Script::Source { name, text } => Source { name: name.clone(), text: text.clone(), path: None },
-            Script::File(path) => Source {
-                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                text: read(path)?,
-                path: Some(path.clone()),
-            },
+            Script::Source { name, text } => Source::of_text(name, text),
+            Script::File(path) => Source::read(path)?,
         });
     }
     // Every script is checked before the first one starts.
-    let (names, table) = check(&sources, config.limits)?;
+    let bundles: Vec<_> = sources.iter().map(|source| source.bundle.clone()).collect();
+    let (names, table) = check(&bundles, config.limits)?;
+    let order = names.clone();
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -86,9 +89,9 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
     let mut clients = Vec::new();
     let mut texts = Vec::new();
     for (service, source) in names.into_iter().zip(&sources) {
-        let (text, changes) = watch::channel(Arc::<str>::from(source.text.as_str()));
+        let (text, changes) = watch::channel(source.bundle.clone());
         texts.push(text);
-        let name = &source.name;
+        let name = &source.bundle.name;
         let state = open_state(&config.state, &service)?;
         let reached = watch::Sender::new(Position::ZERO);
         let mut instances = Vec::new();
@@ -114,8 +117,15 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
         let client = first.expect("there is at least one instance");
         services.insert(service, Service { client, instances, next: 0.into() });
     }
-    let directory =
-        Arc::new(Directory { services, table: RwLock::new(Arc::new(table)), token: config.token.clone() });
+    let (reloads, asked) = mpsc::channel(4);
+    let directory = Arc::new(Directory {
+        services,
+        elsewhere: config.services.clone(),
+        order,
+        reloads,
+        table: RwLock::new(Arc::new(table)),
+        token: config.token.clone(),
+    });
     let (stop, stopped) = watch::channel(false);
     let mut threads = Vec::new();
     for (name, text, client, state, reached, writes_views, inbox) in pending {
@@ -139,8 +149,9 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
         });
         threads.push(thread.map_err(|error| StartError::Other(error.to_string()))?);
     }
-    let reload = Reload { sources, texts, directory: directory.clone(), limits: config.limits };
-    let reloading = tokio::spawn(reload.run());
+    let reload =
+        Reload { sources, texts, directory: directory.clone(), limits: config.limits, how: config.reload };
+    let reloading = tokio::spawn(reload.run(asked));
     let app = http::router(directory);
     let mut ending = stopped;
     let serving = tokio::spawn(async move {

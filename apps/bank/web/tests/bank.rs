@@ -45,6 +45,7 @@ async fn start(dir: tempfile::TempDir) -> Bank {
         instance_name: "test".into(),
         services: HashMap::new(),
         limits: Limits::default(),
+        reload: daybook_superclient::Reload::default(),
     })
     .await
     .unwrap();

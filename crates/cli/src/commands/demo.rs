@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use daybook_superclient::{Limits, Script, StateLocation};
+use daybook_superclient::{Limits, Reload, Script, StateLocation};
 
 use crate::exit::Failure;
 
@@ -40,8 +40,7 @@ const SERVICES: [(&str, &str); 4] =
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = super::Interrupts::listen()?;
-    let mut config = daybook_server::Config::new(args.data.join("log")).listen(args.listen);
-    config.store.progress = Some(super::serve::indexing());
+    let config = daybook_server::Config::new(args.data.join("log")).listen(args.listen);
     let server = daybook_server::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
     let bus = format!("http://{}", server.local_addr());
     // Nobody but our own backend may call the services.
@@ -63,6 +62,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         instance_name: "demo".into(),
         services: HashMap::new(),
         limits: Limits::default(),
+        reload: Reload::default(),
     };
     let host = match daybook_superclient::start(config).await {
         Ok(host) => host,

@@ -10,6 +10,7 @@ pub mod import;
 pub mod new;
 pub mod publish;
 pub mod read;
+pub mod reload;
 pub mod run;
 pub mod schema;
 pub mod serve;

@@ -1,10 +1,10 @@
 //! `daybook run`: services from Lua files.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use daybook_superclient::{Config, Limits, Script, StateLocation};
+use daybook_superclient::{Config, Limits, Reload, Script, StateLocation, Tests};
 
 use crate::exit::{Failure, UNREACHABLE};
 
@@ -26,6 +26,25 @@ pub struct Args {
     /// Demand this bearer token on every route.
     #[arg(long, env = "DAYBOOK_SERVICE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// A service that runs elsewhere, for `svc:http`: NAME=http://HOST:PORT. May be given several times.
+    #[arg(long = "service", value_name = "NAME=URL", value_parser = elsewhere)]
+    services: Vec<(String, String)>,
+    /// Take changed files only when told: `daybook reload SERVICE`.
+    #[arg(long)]
+    no_watch: bool,
+    /// Take a changed file without running the tests beside it.
+    #[arg(long)]
+    no_tests: bool,
+    /// Before a changed file is taken, run it over the last N events beside the old one and tell what differs.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    shadow: u64,
+}
+
+fn elsewhere(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, url)) if !name.is_empty() && url.starts_with("http") => Ok((name.into(), url.into())),
+        _ => Err("expected NAME=http://HOST:PORT".into()),
+    }
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
@@ -38,8 +57,14 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         instances: args.instances as usize,
         token: args.token,
         instance_name: format!("run-{}", std::process::id()),
-        services: HashMap::new(),
+        services: args.services.into_iter().collect(),
         limits: Limits::default(),
+        reload: Reload {
+            watch: !args.no_watch,
+            shadow: args.shadow,
+            tests: (!args.no_tests)
+                .then(|| -> Tests { Arc::new(|script| Box::pin(super::test::beside(script))) }),
+        },
     };
     let host = daybook_superclient::start(config).await.map_err(failure)?;
     eprintln!("listening on http://{}", host.local_addr());
