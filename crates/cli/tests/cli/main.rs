@@ -7,6 +7,7 @@ mod groups;
 mod refusals;
 mod script_tests;
 mod signals;
+mod transfer;
 mod verify;
 
 use std::io::{BufRead, BufReader, Write};

@@ -37,6 +37,9 @@ fn a_whole_log_passes_and_damage_is_code_8_with_file_and_offset() {
         "{}",
         damaged.stderr
     );
+    let told: serde_json::Value = serde_json::from_str(&damaged.stdout).unwrap();
+    assert_eq!((told["ok"].as_bool(), told["file"].as_str()), (Some(false), segment.to_str()));
+    assert!(told["offset"].as_u64().is_some_and(|at| at <= 2_000), "{told}");
     assert_eq!(std::fs::read(&segment).unwrap(), bad, "it was written to");
     std::fs::write(&segment, &good).unwrap();
     assert_eq!(verify(&data).code, 0);
