@@ -57,6 +57,12 @@ impl Suite {
         assert!(missed.is_empty(), "{name}: never reached: {missed:?}");
     }
 
+    /// It cannot run here.
+    pub fn skip(mut self, why: &str) {
+        self.phases.clear();
+        let _ = writeln!(std::io::stderr(), "{}: not run: {why}", self.name);
+    }
+
     fn say(&self, violations: &str) {
         let size = if self.full { "full" } else { "quick" };
         let phases: Vec<_> = self.phases.iter().map(|(phase, hits)| format!("{phase} {hits}")).collect();

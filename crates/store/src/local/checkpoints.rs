@@ -50,7 +50,8 @@ impl Checkpoints {
     pub fn open(dir: &Path, log: LogId, _head: u64) -> Result<Self, OpenError> {
         let dir = dir.join("groups");
         let io = |what, path: &Path, source| OpenError::Io { what, path: path.to_owned(), source };
-        fs::create_dir_all(&dir).map_err(|e| io("create", &dir, e))?;
+        // Durably: a checkpoint must not vanish with its directory.
+        daybook_log::RealDisk::open(&dir).map_err(|e| io("create", &dir, e))?;
         let mut writer = Writer { dir: dir.clone(), log, slots: HashMap::new(), next_number: 0 };
         let mut loaded: HashMap<String, (u64, Vec<u8>)> = HashMap::new();
         for entry in fs::read_dir(&dir).map_err(|e| io("list", &dir, e))? {

@@ -137,10 +137,20 @@ impl LocalStore {
         let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let disk = RealDisk::open(dir).map_err(|e| io("open", e))?;
         refuse_foreign(dir, &disk)?;
+        let index_disk = RealDisk::open(&dir.join("index")).map_err(|e| io("open the index in", e))?;
+        Self::open_on(dir, Arc::new(disk), Arc::new(index_disk), options)
+    }
+
+    /// The same with log and index on other disks than `dir`: for tests, whose
+    /// disks crash and fail.
+    pub fn open_on(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        index_disk: Arc<dyn Disk>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let lock = Lock::take(dir)?;
-        let disk: Arc<dyn Disk> = Arc::new(disk);
-        let index_disk: Arc<dyn Disk> =
-            Arc::new(RealDisk::open(&dir.join("index")).map_err(|e| io("open the index in", e))?);
         let known = Log::identify(&*disk)?;
         let opened = match known {
             Some(id) => index::open_runs(&*index_disk, id).map_err(|e| io("read the index in", e))?,

@@ -220,3 +220,26 @@ async fn checkpoints_survive_reopening() {
     found.sort();
     assert_eq!(found, [("g".into(), b"three".to_vec()), ("h/ü".into(), b"x".to_vec())]);
 }
+
+#[tokio::test]
+async fn a_log_that_falls_idle_vouches_for_its_last_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.append(batch(vec![event("a", "k", None)])).await.unwrap();
+    let segment = dir.path().join("0000000000.segment");
+    let marks = || {
+        let bytes = fs::read(&segment).unwrap();
+        let is_mark = |at: &usize| bytes[*at..].starts_with(b"DBba") && bytes[at + 24..at + 28] == [0; 4];
+        (64..bytes.len() - 96).step_by(8).filter(is_mark).count()
+    };
+    for _ in 0..2_000 {
+        if marks() == 1 {
+            // Once is enough, however long it stays idle.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            assert_eq!(marks(), 1);
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("nothing vouches for the last batch");
+}

@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod child;
 mod conformance;
 mod index;
 mod kill;
 mod local;
+mod power;
 mod room;
+mod sim;
 mod walk;
 
 use std::sync::Arc;
