@@ -18,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+mod draft;
 mod error;
 mod format;
 mod identity;
@@ -33,6 +34,7 @@ mod spare;
 pub mod suite;
 
 pub use disk::{Disk, DiskFile, RealDisk, free_bytes};
+pub use draft::Draft;
 pub use error::{Error, OpenError};
 pub use format::{BATCH_HEADER_BYTES, FORMAT_VERSION, Place, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use identity::{Lock, LogId};

@@ -13,7 +13,7 @@ use crate::format::{
 use crate::planted::{Bug, has, sync_unless};
 use crate::recover::{End, SealedSegment, recover};
 use crate::spare::{Preparer, SPARE, Spare};
-use crate::{Disk, DiskFile, Error, LogId, OpenError, Place, Reader, identity};
+use crate::{Disk, DiskFile, Draft, Error, LogId, OpenError, Place, Reader, identity};
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -53,7 +53,7 @@ pub struct Log {
     /// Nothing was appended since the last mark or footer.
     vouched: bool,
     poisoned: Option<String>,
-    buffer: Vec<u8>,
+    draft: Draft,
     spare: Spare,
 }
 
@@ -162,7 +162,7 @@ impl Log {
             epoch: end.epoch + 1,
             vouched: end.vouched,
             poisoned: None,
-            buffer: Vec::new(),
+            draft: Draft::default(),
             spare: Spare::default(),
         })
     }
@@ -195,33 +195,28 @@ impl Log {
         self.spare.is_missing()
     }
 
-    /// Writes `bodies` as one batch; durable only after [`Log::sync`]. Returns
-    /// each record's place. After [`Error::NoRoom`] and [`Error::TooLarge`]
-    /// nothing has changed; any other failure poisons the log.
-    pub fn append<'a>(
-        &mut self,
-        bodies: impl ExactSizeIterator<Item = &'a [u8]>,
-    ) -> Result<Vec<Place>, Error> {
+    /// Writes `bodies` as one batch: see [`Log::append_draft`].
+    pub fn append<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Place>, Error> {
+        let mut draft = std::mem::take(&mut self.draft);
+        draft.clear();
+        bodies.for_each(|body| draft.record(|out| out.extend_from_slice(body)));
+        let places = self.append_draft(&mut draft);
+        self.draft = draft;
+        places
+    }
+
+    /// Writes the records of `draft` as one batch; durable only after
+    /// [`Log::sync`]. Returns each record's place. After [`Error::NoRoom`] and
+    /// [`Error::TooLarge`] nothing has changed; any other failure poisons the log.
+    pub fn append_draft(&mut self, draft: &mut Draft) -> Result<Vec<Place>, Error> {
         self.check()?;
-        let count = bodies.len() as u32;
-        if count == 0 {
+        if draft.is_empty() {
             return Ok(Vec::new());
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        buffer.resize(BATCH_HEADER_BYTES, 0);
-        for body in bodies {
-            buffer.extend_from_slice(&(body.len() as u32).to_le_bytes());
-            buffer.extend_from_slice(&[0; 4]);
-            buffer.extend_from_slice(body);
+        if draft.len() > MAX_BATCH_BYTES as usize {
+            return Err(Error::TooLarge { bytes: draft.len() as u64, limit: u64::from(MAX_BATCH_BYTES) });
         }
-        let result = if buffer.len() - BATCH_HEADER_BYTES > MAX_BATCH_BYTES as usize {
-            Err(Error::TooLarge { bytes: buffer.len() as u64, limit: u64::from(MAX_BATCH_BYTES) })
-        } else {
-            self.write_batch(&mut buffer, count)
-        };
-        self.buffer = buffer;
-        result.map_err(|error| match error {
+        self.write_batch(&mut draft.buffer, draft.count).map_err(|error| match error {
             Error::NoRoom { .. } | Error::TooLarge { .. } => error,
             error => self.poison(error),
         })

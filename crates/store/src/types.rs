@@ -40,6 +40,11 @@ impl Fence {
         self.0.store(true, Ordering::Release);
     }
 
+    /// Whether both are the same claim.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

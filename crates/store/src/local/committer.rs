@@ -1,71 +1,70 @@
-//! The one thread that orders and writes.
+//! Who orders and writes: two threads that take turns.
 //!
-//! It takes everything that waits, checks it in order, writes one batch, syncs
-//! once, then makes it visible and answers everybody. Verdicts are told after
-//! the sync too, since they may rest on events of the same group; if the sync
-//! fails they are `unknown-outcome`.
+//! One takes what waits, has it checked and encoded, writes the batch, syncs,
+//! makes it visible and answers everybody. While it writes, the other makes the
+//! next batch, and writes that when the sync has returned. With little to do
+//! one thread does it all: no hop between the request's arrival and its answer.
+//!
+//! # Promises
+//! 1. Only one batch is being written: the next is written after the sync of the
+//!    last has returned, so that a valid later batch proves an earlier one durable.
+//! 2. Batches become visible, and are answered, in their order.
+//!
+//! # After a failure
+//! `Outcome` in `group.rs` tells what each publisher learns. A failed write or
+//! sync poisons the log; nothing more is written.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
-use daybook_log::Log;
-use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
-use std::collections::hash_map::Entry;
+use daybook_log::{Draft, Log, Place};
+use daybook_model::{Position, Timestamp};
 
-use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use tokio::sync::oneshot;
-
-use super::codec::{self, Defaulted};
 use super::gate::Cause;
-use super::heads::Heads;
-use super::index::{Lookup, Worker};
-use super::queue::Work;
+use super::group::{Group, Outcome, told_barrier};
+use super::index::Worker;
+use super::lookup::Lookups;
+use super::queue::Begun;
 use super::room::Room;
+use super::sequencer::Sequencer;
 use super::{Inner, query};
-use crate::{AppendError, Batch, Fence, ReadError, Stored};
+use crate::ReadError;
 
-type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
+/// Committers: one sequences while the other writes.
+pub(super) const THREADS: usize = 2;
+
+/// Bytes of one group: bounds the time between its first request and the answer.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// Drafts larger than this are not kept for the next group.
+const DRAFT_KEPT_BYTES: usize = 1 << 20;
 
 pub(super) struct Committer {
     inner: Arc<Inner>,
+    sequencer: Mutex<Sequencer>,
+    writer: Mutex<Writer>,
+    publisher: Mutex<Publisher>,
+    drafts: Mutex<Vec<Draft>>,
+}
+
+struct Writer {
     log: Log,
-    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    last_time: Timestamp,
     room: Room,
+    /// Why the last group was refused.
+    refused: String,
+}
+
+/// Makes groups visible, one after the other.
+struct Publisher {
     indexer: Worker,
-    heads: Heads,
-    /// How many requests are likely to come together: those of the last group
-    /// and those that came while it was written.
-    expected: usize,
 }
-
-/// What one group of requests has decided so far, not yet durable.
-#[derive(Default)]
-struct Group {
-    events: Vec<Event>,
-    bodies: Vec<u8>,
-    /// End of each body in `bodies`.
-    ends: Vec<usize>,
-    defaulted: Vec<Defaulted>,
-    ids: HashMap<Box<str>, usize>,
-    next_sequence: HashMap<Box<str>, u64>,
-    appends: Vec<(Result<Vec<Stored>, AppendError>, Reply)>,
-    barriers: Vec<oneshot::Sender<Result<Position, AppendError>>>,
-}
-
-/// Requests of one group: bounds the time between the first and its answer.
-const GROUP_BYTES: usize = 8 << 20;
-
-/// Damage to the last batch cannot be told from a torn tail until something
-/// proves that it was durable. Busy writers prove it by their next batch.
-const IDLE: Duration = Duration::from_millis(10);
 
 impl Committer {
     pub fn new(
         inner: Arc<Inner>,
         log: Log,
         indexer: Worker,
+        lookups: Lookups,
         clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     ) -> Result<Self, ReadError> {
         let near = inner.visible().index.last_time();
@@ -75,330 +74,193 @@ impl Committer {
             (None, None) => Timestamp(i64::MIN),
         };
         let room = Room::start(&log, inner.clone());
-        let heads = Heads::default();
-        Ok(Self { inner, log, clock, last_time, room, indexer, heads, expected: 0 })
+        let sequencer = Sequencer::new(inner.clone(), lookups, clock, last_time, log.next());
+        Ok(Self {
+            inner,
+            sequencer: Mutex::new(sequencer),
+            writer: Mutex::new(Writer { log, room, refused: String::new() }),
+            publisher: Mutex::new(Publisher { indexer }),
+            drafts: Mutex::default(),
+        })
     }
 
-    pub fn run(mut self) {
-        while let Some(mut work) = self.inner.queue.take(self.expected, self.patience()) {
-            if work.is_empty() {
-                self.vouch();
-            }
-            while !work.is_empty() {
-                self.commit(&mut work);
-            }
-        }
-        self.vouch();
-    }
-
-    /// How long the log may be idle before its last batch is vouched for.
-    fn patience(&self) -> Option<Duration> {
-        (!self.log.is_vouched() && self.log.poisoned().is_none()).then_some(IDLE)
-    }
-
-    /// Nobody waits for this, so its failure is nobody's answer.
-    fn vouch(&mut self) {
-        if self.log.poisoned().is_none()
-            && let Err(error) = self.log.vouch()
-        {
-            self.fail(Group::default(), &error.to_string());
-        }
-    }
-
-    fn commit(&mut self, work: &mut VecDeque<Work>) {
-        let mut group = Group::default();
-        while group.bodies.len() < GROUP_BYTES {
-            match work.pop_front() {
-                Some(Work::Append { batch, reply }) => {
-                    let verdict = match self.log.poisoned() {
-                        Some(since) => Err(AppendError::Unavailable { reason: since.to_owned() }),
-                        None => self.admit(&mut group, *batch),
-                    };
-                    group.appends.push((verdict, reply));
+    /// One thread's part, until the queue is closed and everything is answered.
+    pub fn run(&self) {
+        loop {
+            match self.inner.queue.begin() {
+                Begun::Group => self.commit(),
+                Begun::Idle => {
+                    let mut writer = lock(&self.writer);
+                    writer.vouch(&self.inner);
+                    self.inner.queue.written(true);
                 }
-                Some(Work::Barrier { fences, reply }) => {
-                    fences.iter().for_each(Fence::raise);
-                    group.barriers.push(reply);
-                }
-                None => break,
+                Begun::Closed => break,
             }
         }
-        let result = self.write(&group);
-        self.expected = group.appends.len() + work.len() + self.inner.queue.len();
-        self.answer(group, result);
+        // Whoever ends last has seen the last batch.
+        lock(&self.writer).vouch(&self.inner);
     }
 
-    /// Checks one batch against the log and the group so far, and adds it.
-    fn admit(&mut self, group: &mut Group, batch: Batch) -> Result<Vec<Stored>, AppendError> {
-        if let Some(receipt) = self.known(group, &batch)? {
-            return Ok(receipt);
-        }
-        if batch.fence.as_ref().is_some_and(Fence::is_raised) {
-            return Err(AppendError::Fenced);
-        }
-        let sequences = self.sequences(group, &batch.events)?;
-        // Last, and here: what is stored already keeps its receipt.
-        self.inner.gate.check()?;
-        let now = (self.clock)().max(self.last_time);
-        self.last_time = now;
-        let first = Position(self.log.next() + group.events.len() as u64);
-        let size = batch.events.len() as u32;
-        let correlations = self.correlations(group, &batch);
-        let mut stored = Vec::with_capacity(batch.events.len());
-        for (i, ((new, sequence), correlation)) in
-            batch.events.into_iter().zip(sequences).zip(correlations).enumerate()
-        {
-            let position = Position(first.0 + i as u64);
-            let defaulted = Defaulted::of(&new);
-            let event = Event {
-                source: new.source.unwrap_or_else(|| batch.default_source.to_string()),
-                correlationid: new.correlationid.unwrap_or(correlation),
-                time: new.time.unwrap_or_else(|| now.to_string()),
-                id: new.id,
-                kind: new.kind,
-                sequence,
-                causationid: new.causationid,
-                sessionid: batch.session.to_string(),
-                authid: batch.principal.as_ref().map(ToString::to_string),
-                recordedtime: now,
-                position,
-                batch: (size > 1).then_some((first, size)),
-                datacontenttype: new.datacontenttype,
-                dataschema: new.dataschema,
-                traceparent: new.traceparent,
-                extensions: new.extensions,
-                subject: new.subject,
-                data: new.data,
-            };
-            stored.push(Stored {
-                id: event.id.clone(),
-                position,
-                sequence,
-                recordedtime: now,
-                duplicate: false,
-            });
-            group.ids.insert(event.id.as_str().into(), group.events.len());
-            if let (Some(subject), Some(sequence)) = (&event.subject, sequence) {
-                group.next_sequence.insert(subject.as_str().into(), sequence.0 + 1);
+    fn commit(&self) {
+        let mut sequencer = lock(&self.sequencer);
+        let mut group = self.gather(&mut sequencer);
+        // Taken before anybody else may begin: groups are written in their order.
+        let mut writer = lock(&self.writer);
+        let before = match writer.log.poisoned() {
+            Some(since) => {
+                sequencer.poison(since);
+                Some(Outcome::FailedBefore(since.to_owned()))
             }
-            codec::encode(&event, defaulted, &mut group.bodies);
-            group.ends.push(group.bodies.len());
-            group.events.push(event);
-            group.defaulted.push(defaulted);
-        }
-        Ok(stored)
-    }
-
-    /// The old receipt, if all ids are known with the same content.
-    fn known(&self, group: &Group, batch: &Batch) -> Result<Option<Vec<Stored>>, AppendError> {
-        let several = batch.events.len() > 1;
-        let mut seen = HashSet::new();
-        if let Some(i) = batch.events.iter().position(|new| several && !seen.insert(new.id.as_str())) {
-            return Err(AppendError::Invalid(Invalid::new(
-                format!("events[{i}].id"),
-                "occurs twice in the batch",
-            )));
-        }
-        let mut receipt = Vec::new();
-        for new in &batch.events {
-            let (event, defaulted) = match group.ids.get(new.id.as_str()) {
-                Some(at) => (group.events[*at].clone(), group.defaulted[*at]),
-                None => match query::stored_by_id(&self.inner, &new.id).map_err(unreadable)? {
-                    Some(found) => found,
-                    None => continue,
-                },
-            };
-            let (position, sequence, recordedtime) = (event.position, event.sequence, event.recordedtime);
-            if !codec::as_sent(event, defaulted).same_content(new) {
-                return Err(AppendError::IdConflict { id: new.id.clone() });
+            None if writer.log.next() != group.first => {
+                sequencer.go_back(writer.log.next());
+                Some(Outcome::RefusedBefore(writer.refused.clone()))
             }
-            receipt.push(Stored { id: new.id.clone(), position, sequence, recordedtime, duplicate: true });
-        }
-        match receipt.first() {
-            None => Ok(None),
-            Some(_) if receipt.len() == batch.events.len() => Ok(Some(receipt)),
-            Some(some) => Err(AppendError::PartlyKnown { id: some.id.clone() }),
-        }
-    }
-
-    /// The value each event takes, or which key is in conflict.
-    fn sequences(
-        &mut self,
-        group: &Group,
-        events: &[NewEvent],
-    ) -> Result<Vec<Option<Sequence>>, AppendError> {
-        let mut next: HashMap<&str, u64> = HashMap::new();
-        let mut sequences = Vec::with_capacity(events.len());
-        for event in events {
-            let Some(subject) = event.subject.as_deref() else {
-                sequences.push(None);
-                continue;
-            };
-            let next = match next.entry(subject) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(match group.next_sequence.get(subject) {
-                    Some(pending) => *pending,
-                    None => self.next_sequence(subject)?,
-                }),
-            };
-            if event.sequence.is_some_and(|expected| expected.0 != *next) {
-                return Err(AppendError::Conflict { subject: subject.to_owned() });
-            }
-            sequences.push(Some(Sequence(*next)));
-            *next += 1;
-        }
-        Ok(sequences)
-    }
-
-    /// What each event inherits if it names no correlation itself: that of its
-    /// cause, wherever that is, else the batch's own.
-    fn correlations(&self, group: &Group, batch: &Batch) -> Vec<String> {
-        let mut inherited: Vec<String> = Vec::with_capacity(batch.events.len());
-        for (i, new) in batch.events.iter().enumerate() {
-            let cause = match (&new.correlationid, &new.causationid) {
-                (None, Some(cause)) => cause,
-                _ => {
-                    inherited.push(batch.fallback_correlation.clone());
-                    continue;
-                }
-            };
-            let in_batch = batch.events[..i].iter().position(|earlier| earlier.id == *cause);
-            let correlation = match in_batch {
-                Some(at) => {
-                    Some(batch.events[at].correlationid.clone().unwrap_or_else(|| inherited[at].clone()))
-                }
-                None => match group.ids.get(cause.as_str()) {
-                    Some(at) => Some(group.events[*at].correlationid.clone()),
-                    None => self.correlation_in_log(cause),
-                },
-            };
-            inherited.push(correlation.unwrap_or_else(|| batch.fallback_correlation.clone()));
-        }
-        inherited
-    }
-
-    fn correlation_in_log(&self, id: &str) -> Option<String> {
-        query::find_by_id(&self.inner, id).ok().flatten().map(|event| event.correlationid.clone())
-    }
-
-    /// What the key's next event takes, from memory or, for a key that was not
-    /// written for long, from the index on disk.
-    fn next_sequence(&mut self, subject: &str) -> Result<u64, AppendError> {
-        let (lookup, generation): (Lookup, u64) = {
-            let visible = self.inner.visible();
-            match visible.index.lookup_head(subject) {
-                Ok(head) => return Ok(head.next),
-                Err(lookup) if lookup.far.is_empty() => return Ok(0),
-                Err(lookup) => (lookup, visible.index.generation()),
-            }
+            None => None,
         };
-        if let Some(next) = self.heads.get(generation, subject) {
-            return Ok(next);
-        }
-        let head = lookup.head(subject).map_err(|e| unreadable(ReadError::Unavailable(e.to_string())))?;
-        let next = head.map_or(0, |head| head.next);
-        self.heads.put(subject, next);
-        Ok(next)
-    }
-
-    fn write(&mut self, group: &Group) -> Result<Vec<daybook_log::Place>, daybook_log::Error> {
-        if group.events.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut start = 0;
-        let bodies: Vec<&[u8]> = group
-            .ends
-            .iter()
-            .map(|end| {
-                let body = &group.bodies[start..*end];
-                start = *end;
-                body
-            })
-            .collect();
-        let places = self.log.append(bodies.into_iter())?;
-        let begun = Instant::now();
-        self.log.sync()?;
-        let took = begun.elapsed();
-        let mut stats = self.inner.stats.lock().expect("no code panics while it holds this lock");
-        stats.events += group.events.len() as u64;
-        stats.batches += 1;
-        stats.bytes_written += group.bodies.len() as u64;
-        self.inner.syncs.took(took);
-        Ok(places)
-    }
-
-    fn answer(&mut self, group: Group, written: Result<Vec<daybook_log::Place>, daybook_log::Error>) {
-        let places = match written {
-            Ok(places) => places,
-            Err(error) if self.log.poisoned().is_none() => return self.refuse(group, &error.to_string()),
-            Err(error) => return self.fail(group, &error.to_string()),
+        drop(sequencer);
+        self.inner.queue.sequenced();
+        let (places, outcome) = match before {
+            Some(outcome) => (Vec::new(), outcome),
+            None => writer.write(&mut group, &self.inner),
         };
-        if !places.is_empty() {
-            let mut visible = self.inner.visible.write().expect("no code panics while it holds this lock");
-            for (event, place) in group.events.into_iter().zip(places) {
-                visible.index.insert(&event, place);
-                visible.tail.push(Arc::new(event));
-            }
-            let full = visible.index.freeze();
-            // Under the lock, as the indexer does when it opens it again.
-            if let Some((cause, reason)) = visible.index.crowded() {
-                self.inner.gate.close(cause, reason);
-            }
-            drop(visible);
-            if full {
-                self.indexer.ask();
-            }
-            self.inner.head.send_replace(Position(self.log.next()));
-            if self.log.wants_spare() {
-                self.room.ask();
-            }
-        }
-        for (verdict, reply) in group.appends {
-            let _ = reply.send(verdict);
-        }
-        // A failed log counts positions that nobody knows to be durable.
-        let head = match self.log.poisoned() {
-            Some(since) => Err(AppendError::Unavailable { reason: since.to_owned() }),
-            None => Ok(Position(self.log.next())),
-        };
-        for reply in group.barriers {
-            let _ = reply.send(head.clone());
-        }
+        // Taken before anybody else may write: groups become visible in their order.
+        let publisher = lock(&self.publisher);
+        let proven = writer.log.is_vouched() || writer.log.poisoned().is_some();
+        drop(writer);
+        self.inner.queue.written(proven);
+        publisher.publish(&self.inner, group, places, outcome, |draft| self.keep(draft));
     }
 
-    /// No room: nothing of the group was written, and the log is as it was.
-    /// Whoever makes the next segment's file opens the gate again.
-    fn refuse(&self, group: Group, reason: &str) {
-        self.inner.gate.close(Cause::Segment, reason.to_owned());
-        self.room.ask();
-        let refused = || AppendError::Unavailable { reason: reason.to_owned() };
-        for (_, reply) in group.appends {
-            let _ = reply.send(Err(refused()));
+    /// Takes work until the disk is free.
+    fn gather(&self, sequencer: &mut Sequencer) -> Group {
+        let draft = lock(&self.drafts).pop().unwrap_or_default();
+        let mut group = sequencer.group(draft);
+        loop {
+            let room = GROUP_BYTES.saturating_sub(group.weight);
+            let taken = self.inner.queue.take(group.requests(), room, sequencer.answered);
+            sequencer.land();
+            for work in taken.work {
+                sequencer.take(work, &mut group);
+            }
+            if taken.write {
+                break;
+            }
         }
-        // Everything ordered before is settled: stored, or refused for good.
-        let head = *self.inner.head.borrow();
-        for reply in group.barriers {
-            let _ = reply.send(Ok(head));
-        }
+        sequencer.complete(&group);
+        self.inner.queue.release(group.weight);
+        group
     }
 
-    /// Nobody knows what the disk has: whatever rested on it is unknown.
-    fn fail(&self, group: Group, reason: &str) {
-        self.inner.gate.poison(reason);
-        self.inner.queue.close_because(reason);
-        for (verdict, reply) in group.appends {
-            let told = match verdict {
-                Err(AppendError::Unavailable { reason }) => AppendError::Unavailable { reason },
-                _ => AppendError::UnknownOutcome { reason: reason.to_owned() },
-            };
-            let _ = reply.send(Err(told));
-        }
-        for reply in group.barriers {
-            let _ = reply.send(Err(AppendError::UnknownOutcome { reason: reason.to_owned() }));
+    fn keep(&self, mut draft: Draft) {
+        if draft.len() <= DRAFT_KEPT_BYTES {
+            draft.clear();
+            lock(&self.drafts).push(draft);
         }
     }
 }
 
-fn unreadable(error: ReadError) -> AppendError {
-    AppendError::Unavailable { reason: error.to_string() }
+impl Writer {
+    /// Proves that the last batch was durable. Nobody waits for this, so its
+    /// failure is nobody's answer.
+    fn vouch(&mut self, inner: &Inner) {
+        if self.log.poisoned().is_none()
+            && let Err(error) = self.log.vouch()
+        {
+            fail(inner, &error.to_string());
+        }
+    }
+
+    fn write(&mut self, group: &mut Group, inner: &Inner) -> (Vec<Place>, Outcome) {
+        match self.try_write(group, inner) {
+            Ok(places) => (places, Outcome::Durable),
+            Err(error) if self.log.poisoned().is_some() => (Vec::new(), Outcome::Failed(error.to_string())),
+            Err(error) => {
+                // Whoever makes the next segment's file opens the gate again.
+                inner.gate.close(Cause::Segment, error.to_string());
+                self.room.ask();
+                self.refused = error.to_string();
+                (Vec::new(), Outcome::Refused(error.to_string()))
+            }
+        }
+    }
+
+    fn try_write(&mut self, group: &mut Group, inner: &Inner) -> Result<Vec<Place>, daybook_log::Error> {
+        if group.draft.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places = self.log.append_draft(&mut group.draft)?;
+        let begun = Instant::now();
+        self.log.sync()?;
+        inner.syncs.took(begun.elapsed());
+        let mut stats = inner.stats.lock().expect("no code panics while it holds this lock");
+        stats.events += group.events.len() as u64;
+        stats.batches += 1;
+        stats.bytes_written += group.draft.len() as u64;
+        drop(stats);
+        if self.log.wants_spare() {
+            self.room.ask();
+        }
+        Ok(places)
+    }
+}
+
+impl Publisher {
+    fn publish(
+        &self,
+        inner: &Inner,
+        mut group: Group,
+        places: Vec<Place>,
+        outcome: Outcome,
+        keep: impl FnOnce(Draft),
+    ) {
+        match &outcome {
+            Outcome::Durable => self.show(inner, &mut group, places),
+            Outcome::Failed(reason) => fail(inner, reason),
+            Outcome::Refused(_) | Outcome::RefusedBefore(_) | Outcome::FailedBefore(_) => {}
+        }
+        keep(group.draft);
+        for verdict in group.verdicts {
+            let (told, reply) = verdict.told(&outcome);
+            let _ = reply.send(told);
+        }
+        let head = *inner.head.borrow();
+        for share in group.barriers {
+            // Others may hold shares of it for what came before it and has no place yet.
+            if let Some(reply) = Arc::into_inner(share) {
+                let _ = reply.send(told_barrier(&outcome, head));
+            }
+        }
+    }
+
+    fn show(&self, inner: &Inner, group: &mut Group, places: Vec<Place>) {
+        if places.is_empty() {
+            return;
+        }
+        let mut visible = inner.visible.write().expect("no code panics while it holds this lock");
+        for ((event, defaulted), place) in group.events.drain(..).zip(places) {
+            visible.index.insert(&event, place);
+            visible.tail.push(event, defaulted);
+        }
+        let full = visible.index.freeze();
+        // Under the lock, as the indexer does when it opens it again.
+        if let Some((cause, reason)) = visible.index.crowded() {
+            inner.gate.close(cause, reason);
+        }
+        let head = visible.index.end();
+        drop(visible);
+        if full {
+            self.indexer.ask();
+        }
+        inner.head.send_replace(Position(head));
+    }
+}
+
+/// The log takes no more.
+fn fail(inner: &Inner, reason: &str) {
+    inner.gate.poison(reason);
+    inner.queue.close_because(reason);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no code panics while it holds this lock")
 }

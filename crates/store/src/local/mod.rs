@@ -14,13 +14,17 @@ mod checkpoints;
 mod codec;
 mod committer;
 mod gate;
+mod group;
 mod heads;
 mod index;
+mod lanes;
+mod lookup;
 mod page;
 mod query;
 mod queue;
 mod reached;
 mod room;
+mod sequencer;
 mod tail;
 mod verify;
 
@@ -42,8 +46,9 @@ use checkpoints::Checkpoints;
 use committer::Committer;
 use gate::Gate;
 use index::{Index, OpenedRuns, Worker};
+use lookup::Lookups;
 use query::Readers;
-use queue::{Queue, Work};
+use queue::{Append, Queue, Work};
 use reached::Way;
 use room::Space;
 use tail::Tail;
@@ -126,7 +131,7 @@ pub struct LocalStore {
     inner: Arc<Inner>,
     readers: Readers,
     checkpoints: Checkpoints,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    committers: Mutex<Vec<JoinHandle<()>>>,
     id: LogId,
     _lock: Lock,
 }
@@ -172,9 +177,10 @@ impl LocalStore {
         let mut no_index = None;
         let opened = Log::open_behind(disk, log_options, &opened.sealed, |position, place, body| {
             if position >= indexed {
-                let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
+                let (event, defaulted) =
+                    codec::decode(Position(position), body).map_err(|e| e.to_string())?;
                 index.insert(&event, place);
-                tail.push(Arc::new(event));
+                tail.push(Arc::new(event), defaulted);
                 index.flush_now(&*index_disk, id).map_err(|e| no_index.insert(e).to_string())?;
                 way.event(place, |reached| options.progress.iter().for_each(|tell| tell(reached)));
             }
@@ -217,18 +223,19 @@ impl LocalStore {
         });
         let indexer = Worker::start(inner.clone(), index_disk, recovered.id, options.run_events)
             .map_err(|e| io("start the indexer of", e))?;
-        let committer = Committer::new(inner.clone(), log, indexer, options.clock)
+        let lookups = Lookups::start(inner.clone()).map_err(|e| io("start the look-ups of", e))?;
+        let committer = Committer::new(inner.clone(), log, indexer, lookups, options.clock)
             .map_err(|e| io("read the last event of", std::io::Error::other(e)))?;
-        let thread = std::thread::Builder::new()
-            .name("committer".into())
-            .spawn(move || committer.run())
-            .map_err(|e| io("start the committer of", e))?;
+        let committers = start_committers(committer).map_err(|e| {
+            inner.queue.close();
+            io("start the committers of", e)
+        })?;
         let readers = Readers::start(inner.clone()).map_err(|e| io("start the readers of", e))?;
         Ok(Self {
             inner,
             readers,
             checkpoints,
-            committer: Mutex::new(Some(thread)),
+            committers: Mutex::new(committers),
             id: recovered.id,
             _lock: lock,
         })
@@ -237,16 +244,29 @@ impl LocalStore {
     pub fn id(&self) -> LogId {
         self.id
     }
+
+    /// The committers' threads, for whoever waits for their end.
+    fn committers(&self) -> Vec<JoinHandle<()>> {
+        self.committers.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default()
+    }
 }
 
 impl Drop for LocalStore {
     fn drop(&mut self) {
         self.inner.queue.close();
-        let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
-        if let Some(thread) = thread {
+        for thread in self.committers() {
             let _ = thread.join();
         }
     }
+}
+
+fn start_committers(committer: Committer) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let committer = Arc::new(committer);
+    let start = |i| {
+        let committer = committer.clone();
+        std::thread::Builder::new().name(format!("committer-{i}")).spawn(move || committer.run())
+    };
+    (0..committer::THREADS).map(start).collect()
 }
 
 /// A log of files that are not ours is an accident: nothing is touched.
@@ -286,7 +306,7 @@ fn tracing_line(message: &str) {
 impl EventStore for LocalStore {
     fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
         let (reply, answer) = oneshot::channel();
-        match self.inner.queue.push(Work::Append { batch: Box::new(batch), reply }) {
+        match self.inner.queue.push(Work::Append(Append::new(batch, reply))) {
             Ok(()) => {
                 let (inner, begun) = (self.inner.clone(), Instant::now());
                 Box::pin(async move {
@@ -302,7 +322,7 @@ impl EventStore for LocalStore {
 
     fn barrier(&self, fences: Vec<Fence>) -> Answer<Result<Position, AppendError>> {
         let (reply, answer) = oneshot::channel();
-        match self.inner.queue.push(Work::Barrier { fences, reply }) {
+        match self.inner.queue.push(Work::Barrier { fences, share: Arc::new(reply) }) {
             Ok(()) => Box::pin(async move {
                 let gone = || AppendError::Unavailable { reason: "the log is closed".into() };
                 answer.await.unwrap_or_else(|_| Err(gone()))
@@ -370,11 +390,11 @@ impl EventStore for LocalStore {
 
     fn close(&self) -> Answer<()> {
         self.inner.queue.close();
-        let thread = self.committer.lock().ok().and_then(|mut thread| thread.take());
+        let threads = self.committers();
         let (done, closed) = oneshot::channel();
         // Joining blocks, so a thread of its own does it.
         let waiter = std::thread::spawn(move || {
-            if let Some(thread) = thread {
+            for thread in threads {
                 let _ = thread.join();
             }
             let _ = done.send(());
@@ -385,3 +405,6 @@ impl EventStore for LocalStore {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

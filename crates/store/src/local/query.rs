@@ -88,12 +88,9 @@ impl Readers {
         match lookup {
             Ok(head) => Box::pin(std::future::ready(Ok(Some(index::info(subject, head))))),
             Err(lookup) if lookup.far.is_empty() => Box::pin(std::future::ready(Ok(None))),
-            Err(lookup) => {
+            Err(_) => {
                 let subject = subject.to_owned();
-                self.later(move |_| {
-                    let head = lookup.head(&subject).map_err(unreadable)?;
-                    Ok(head.map(|head| index::info(&subject, head)))
-                })
+                self.later(move |inner| Ok(head(inner, &subject)?.map(|head| index::info(&subject, head))))
             }
         }
     }
@@ -166,6 +163,15 @@ pub(super) fn stored_by_id(inner: &Inner, id: &str) -> Result<Option<(Event, cod
         }
     }
     Ok(None)
+}
+
+/// The key's head, wherever it is.
+pub(super) fn head(inner: &Inner, subject: &str) -> Result<Option<KeyHead>, ReadError> {
+    let lookup = inner.visible().index.lookup_head(subject);
+    match lookup {
+        Ok(head) => Ok(Some(head)),
+        Err(lookup) => lookup.head(subject).map_err(unreadable),
+    }
 }
 
 pub(super) fn find_by_id(inner: &Inner, id: &str) -> Result<Option<Arc<Event>>, ReadError> {

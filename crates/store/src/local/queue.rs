@@ -1,44 +1,121 @@
-//! What waits for the committer, bounded in bytes.
+//! What waits for the committers, bounded in bytes, and whose turn it is.
+//!
+//! Two committers take turns: one at a time orders and encodes what waits, one
+//! at a time writes, so that the next batch is made while the last one syncs.
+//!
+//! # Promises
+//! 1. Whoever begins is alone until it says [`Queue::sequenced`]; whoever may
+//!    write is alone until it says [`Queue::written`].
+//! 2. What is taken counts until [`Queue::release`]: a batch held back for a
+//!    look-up still fills the room it was admitted to.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use daybook_model::Position;
 use tokio::sync::oneshot;
 
+use super::lookup::{Facts, Returned};
 use crate::{AppendError, Batch, Fence, Stored};
 
-pub(super) enum Work {
-    Append { batch: Box<Batch>, reply: oneshot::Sender<Result<Vec<Stored>, AppendError>> },
-    Barrier { fences: Vec<Fence>, reply: oneshot::Sender<Result<Position, AppendError>> },
+pub(super) type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
+
+/// A batch on its way to its place.
+pub(super) struct Append {
+    pub batch: Box<Batch>,
+    pub weight: usize,
+    pub reply: Reply,
+    /// What was found out about it on disk; nothing at first.
+    pub facts: Facts,
 }
 
-impl Work {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Append { batch, .. } => batch.events.iter().map(|event| event.weight()).sum(),
-            Self::Barrier { .. } => 64,
-        }
+impl Append {
+    pub fn new(batch: Batch, reply: Reply) -> Self {
+        let weight = batch.events.iter().map(|event| event.weight()).sum();
+        Self { batch: Box::new(batch), weight, reply, facts: Facts::default() }
     }
+}
+
+/// Whoever drops the last share of a barrier answers it.
+pub(super) type BarrierShare = Arc<oneshot::Sender<Result<Position, AppendError>>>;
+
+pub(super) enum Work {
+    Append(Append),
+    Barrier {
+        fences: Vec<Fence>,
+        share: BarrierShare,
+    },
+    /// A look-up is done.
+    Returned(Returned),
 }
 
 pub(crate) struct Queue {
     state: Mutex<State>,
-    arrived: Condvar,
+    /// Somebody may begin.
+    turn: Condvar,
+    /// The one who sequences has more to take, or may write.
+    more: Condvar,
     bytes_max: usize,
 }
 
 #[derive(Default)]
 struct State {
     work: VecDeque<Work>,
+    /// Of everything admitted and not yet released.
     bytes: usize,
+    /// Batches that a look-up will bring back.
+    away: usize,
     /// Why nothing more is taken.
     closed: Option<String>,
-    /// The committer sleeps until this much waits; 0 while it is awake.
+    sequencing: bool,
+    writing: bool,
+    /// When the last batch was written, if nothing proves yet that it was durable.
+    unproven: Option<Instant>,
+    /// The one who sequences sleeps until this much waits; 0 while it is awake.
     wanted: usize,
+    /// Those who wait to begin, and whether one of them was woken.
+    idle: usize,
+    called: bool,
 }
 
+impl State {
+    /// Little work is not worth a wake while the disk is busy: it is taken when
+    /// the disk is free.
+    fn worth_beginning(&self) -> bool {
+        let enough = if self.writing { CHUNK } else { 1 };
+        !self.sequencing && self.work.len() >= enough
+    }
+
+    fn drained(&self) -> bool {
+        self.closed.is_some() && self.work.is_empty() && self.away == 0
+    }
+}
+
+/// What a committer does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// Sequence a group.
+    Group,
+    /// Nothing came for a while: prove that the last batch was durable. The
+    /// disk is held for the caller.
+    Idle,
+    /// The queue is closed, and everything admitted has been taken.
+    Closed,
+}
+
+/// What there is to do for the one who sequences.
+pub(super) struct Taken {
+    pub work: VecDeque<Work>,
+    /// The disk is free and held for the caller: after this `work` it writes.
+    pub write: bool,
+}
+
+/// Damage to the last batch cannot be told from a torn tail until something
+/// proves that it was durable. Busy writers prove it by their next batch.
+const IDLE: Duration = Duration::from_millis(10);
+/// Requests that are checked and encoded together while the disk is busy.
+const CHUNK: usize = 16;
 /// A pause without an arrival that ends the wait for more.
 const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The longest wait for more, however many keep coming.
@@ -46,78 +123,155 @@ const GATHER_MAX: Duration = Duration::from_millis(2);
 
 impl Queue {
     pub fn new(bytes_max: usize) -> Self {
-        Self { state: Mutex::default(), arrived: Condvar::new(), bytes_max }
+        Self { state: Mutex::default(), turn: Condvar::new(), more: Condvar::new(), bytes_max }
     }
 
     /// Takes its place in the order, or is refused at once.
     pub(super) fn push(&self, work: Work) -> Result<(), AppendError> {
-        let weight = work.weight();
         let mut state = self.lock();
         if let Some(reason) = &state.closed {
             return Err(AppendError::Unavailable { reason: reason.clone() });
         }
         // Barriers always pass: a fence must not wait for room.
-        if state.bytes > 0 && state.bytes + weight > self.bytes_max && matches!(work, Work::Append { .. }) {
-            return Err(AppendError::Overloaded);
+        if let Work::Append(append) = &work {
+            if state.bytes > 0 && state.bytes + append.weight > self.bytes_max {
+                return Err(AppendError::Overloaded);
+            }
+            state.bytes += append.weight;
         }
-        state.bytes += weight;
-        state.work.push_back(work);
-        let wake = state.wanted > 0 && state.work.len() >= state.wanted;
-        if wake {
-            state.wanted = 0;
-        }
-        drop(state);
-        if wake {
-            self.arrived.notify_one();
-        }
+        self.add(state, work);
         Ok(())
     }
 
-    /// Everything that waits; sleeps until there is something, or `idle` has
-    /// passed: then it is nothing. `None` once closed and empty.
-    ///
-    /// Writers answered together come back together: if `expected` of them are
-    /// likely, a moment's patience for half of them makes two waves, of which
-    /// one computes while the other syncs. It ends when nobody came for a step.
-    pub(super) fn take(&self, expected: usize, idle: Option<Duration>) -> Option<VecDeque<Work>> {
+    /// Brings back a batch that [`Self::sent_away`] was said of, closed or not.
+    pub(super) fn bring_back(&self, returned: Returned) {
         let mut state = self.lock();
-        while state.work.is_empty() {
-            if state.closed.is_some() {
-                return None;
+        state.away -= 1;
+        self.add(state, Work::Returned(returned));
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, work: Work) {
+        state.work.push_back(work);
+        if state.wanted > 0 && state.work.len() >= state.wanted {
+            state.wanted = 0;
+            drop(state);
+            self.more.notify_one();
+        } else {
+            self.call(state);
+        }
+    }
+
+    fn call(&self, mut state: MutexGuard<'_, State>) {
+        if state.worth_beginning() && state.idle > 0 && !state.called {
+            state.called = true;
+            drop(state);
+            self.turn.notify_one();
+        }
+    }
+
+    /// Sleeps until there is something to do that nobody else does.
+    pub(super) fn begin(&self) -> Begun {
+        let mut state = self.lock();
+        while !state.worth_beginning() {
+            if state.drained() {
+                return Begun::Closed;
             }
-            state.wanted = 1;
-            state = match idle {
-                None => self.arrived.wait(state).expect("no code panics while it holds this lock"),
-                Some(idle) => {
-                    let waited = self.arrived.wait_timeout(state, idle);
-                    let (mut state, waited) = waited.expect("no code panics while it holds this lock");
-                    if waited.timed_out() && state.work.is_empty() && state.closed.is_none() {
-                        state.wanted = 0;
-                        return Some(VecDeque::new());
+            let patience = match state.unproven {
+                Some(since) if !state.sequencing && !state.writing => {
+                    let patience = IDLE.saturating_sub(since.elapsed());
+                    if patience.is_zero() {
+                        state.writing = true;
+                        return Begun::Idle;
                     }
-                    state
+                    Some(patience)
+                }
+                _ => None,
+            };
+            state.idle += 1;
+            state = match patience {
+                None => self.turn.wait(state).expect("no code panics while it holds this lock"),
+                Some(patience) => {
+                    let waited = self.turn.wait_timeout(state, patience);
+                    waited.expect("no code panics while it holds this lock").0
                 }
             };
+            state.idle -= 1;
+            state.called = false;
         }
-        let wave = expected / 2;
+        state.sequencing = true;
+        Begun::Group
+    }
+
+    /// More work for the group that has `have` requests, or leave to write it.
+    /// No work is taken beyond `room` bytes.
+    ///
+    /// Writers answered together come back together: `answered` of them are
+    /// likely to, so a moment's patience for half of all makes two waves, of
+    /// which one computes while the other syncs. It ends when nobody came for a step.
+    pub(super) fn take(&self, have: usize, room: usize, answered: usize) -> Taken {
+        let mut state = self.lock();
+        while state.writing && (state.work.len() < CHUNK || room == 0) {
+            // With no room left only the end of the writing is of interest.
+            state.wanted = if room == 0 { usize::MAX } else { CHUNK };
+            state = self.more.wait(state).expect("no code panics while it holds this lock");
+        }
+        let wave = (answered + have + state.work.len()) / 2;
         let begun = Instant::now();
-        while state.work.len() < wave && state.closed.is_none() && begun.elapsed() < GATHER_MAX {
+        while !state.writing
+            && have + state.work.len() < wave
+            && room > 0
+            && state.closed.is_none()
+            && begun.elapsed() < GATHER_MAX
+        {
             let before = state.work.len();
-            state.wanted = wave;
-            let waited = self.arrived.wait_timeout(state, GATHER_STEP);
+            state.wanted = wave - have;
+            let waited = self.more.wait_timeout(state, GATHER_STEP);
             state = waited.expect("no code panics while it holds this lock").0;
             if state.work.len() == before {
                 break;
             }
         }
         state.wanted = 0;
-        state.bytes = 0;
-        Some(std::mem::take(&mut state.work))
+        let write = !state.writing;
+        state.writing = true;
+        Taken { work: take_bytes(&mut state.work, room), write }
     }
 
-    /// Requests that wait now.
-    pub(super) fn len(&self) -> usize {
-        self.lock().work.len()
+    /// The group is complete: somebody else may begin the next one.
+    pub(super) fn sequenced(&self) {
+        let mut state = self.lock();
+        state.sequencing = false;
+        if state.drained() {
+            drop(state);
+            self.turn.notify_all();
+        } else {
+            self.call(state);
+        }
+    }
+
+    /// The disk is free again; the end of the log is `proven` durable, or not yet.
+    pub(super) fn written(&self, proven: bool) {
+        let mut state = self.lock();
+        state.writing = false;
+        state.unproven = (!proven).then(Instant::now);
+        if state.wanted > 0 {
+            state.wanted = 0;
+            drop(state);
+            self.more.notify_one();
+        } else {
+            self.call(state);
+        }
+    }
+
+    /// A batch leaves for a look-up and will be brought back.
+    pub(super) fn sent_away(&self) {
+        self.lock().away += 1;
+    }
+
+    /// Gives room back for what has its place, or was refused one.
+    pub(super) fn release(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.bytes = state.bytes.saturating_sub(bytes);
     }
 
     pub fn close(&self) {
@@ -128,10 +282,30 @@ impl Queue {
         let mut state = self.lock();
         state.closed.get_or_insert_with(|| reason.to_owned());
         drop(state);
-        self.arrived.notify_all();
+        self.turn.notify_all();
+        self.more.notify_all();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// From the front, until `room` is used up; at least one if there is any room.
+fn take_bytes(work: &mut VecDeque<Work>, room: usize) -> VecDeque<Work> {
+    let mut bytes = 0;
+    let beyond = work.iter().position(|work| {
+        let full = bytes >= room;
+        if let Work::Append(append) | Work::Returned(Returned { append, .. }) = work {
+            bytes += append.weight;
+        }
+        full
+    });
+    match beyond {
+        None => std::mem::take(work),
+        Some(at) => {
+            let rest = work.split_off(at);
+            std::mem::replace(work, rest)
+        }
     }
 }

@@ -65,8 +65,6 @@ pub(crate) struct Index {
     /// On its way to become a run.
     frozen: Option<Arc<Mem>>,
     runs: Runs,
-    /// Counts what was moved from memory to runs.
-    generation: u64,
     run_events: usize,
     /// Why nothing could be written the last time.
     trouble: Option<String>,
@@ -90,15 +88,7 @@ impl Index {
     pub fn new(log: LogId, runs: Runs, run_events: usize) -> Self {
         let hasher = Hasher::new(log);
         let base = runs.last().map_or(0, |run| run.end);
-        Self {
-            hasher,
-            mem: Mem::new(hasher, base),
-            frozen: None,
-            runs,
-            generation: 0,
-            run_events,
-            trouble: None,
-        }
+        Self { hasher, mem: Mem::new(hasher, base), frozen: None, runs, run_events, trouble: None }
     }
 
     /// Bytes and number of the runs, and events that are in memory only.
@@ -117,8 +107,14 @@ impl Index {
         self.mem.base
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// The oldest position of which memory still knows everything but the event itself.
+    pub fn remembered_from(&self) -> u64 {
+        self.frozen.as_ref().map_or(self.mem.base, |frozen| frozen.base)
+    }
+
+    /// The position after the newest that is here.
+    pub fn end(&self) -> u64 {
+        self.mem.end()
     }
 
     pub fn view(&self) -> View {
@@ -158,7 +154,6 @@ impl Index {
         self.runs = runs.into();
         self.frozen = None;
         self.trouble = None;
-        self.generation += 1;
     }
 
     fn merged(&mut self, run: Arc<Run>) {

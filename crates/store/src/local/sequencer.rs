@@ -1,0 +1,403 @@
+//! Who gets which place: checks in the order id → fence → sequence, positions,
+//! sequence values, correlations, and the record of each event.
+//!
+//! # Promises
+//! 1. Nothing here waits for a disk. What memory cannot tell is looked up
+//!    elsewhere, while others get their places; a session's own order is kept.
+//! 2. A verdict knows whether it rests on events that are not durable yet.
+//!
+//! # Not here
+//! Writing, and what becomes of a verdict when that fails: `committer.rs`, `group.rs`.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use daybook_log::Draft;
+use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+
+use super::Inner;
+use super::codec::{self, Defaulted};
+use super::group::{Group, Ids, Rests, Verdict};
+use super::heads::{Head, Heads};
+use super::lanes::{Lanes, Next};
+use super::lookup::{Facts, Known, Lookups};
+use super::queue::{Append, Work};
+use crate::{AppendError, Batch, Fence, Stored};
+
+pub(super) struct Sequencer {
+    inner: Arc<Inner>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    last_time: Timestamp,
+    /// Position that the next event gets.
+    next: u64,
+    heads: Heads,
+    /// Ids of the group in the making, and of those being written: until they are visible.
+    ids: Ids,
+    flights: VecDeque<(u64, Ids)>,
+    lanes: Lanes,
+    /// Requests of the last group, who are being answered.
+    pub answered: usize,
+    poisoned: Option<String>,
+}
+
+/// Why a batch gets no place now.
+enum No {
+    Refused(AppendError),
+    /// Memory cannot tell.
+    Cold,
+}
+
+impl From<AppendError> for No {
+    fn from(error: AppendError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Sequencer {
+    pub fn new(
+        inner: Arc<Inner>,
+        lookups: Lookups,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+        last_time: Timestamp,
+        next: u64,
+    ) -> Self {
+        Self {
+            inner,
+            clock,
+            last_time,
+            next,
+            heads: Heads::default(),
+            ids: Ids::default(),
+            flights: VecDeque::new(),
+            lanes: Lanes::new(lookups),
+            answered: 0,
+            poisoned: None,
+        }
+    }
+
+    pub fn group(&self, draft: Draft) -> Group {
+        Group::new(self.next, draft)
+    }
+
+    /// The group is complete; its ids stay known until they are visible.
+    pub fn complete(&mut self, group: &Group) {
+        self.answered = group.requests();
+        if !group.events.is_empty() {
+            self.flights.push_back((group.next(), std::mem::take(&mut self.ids)));
+        }
+    }
+
+    /// The last group was refused: what was given since is void. Everything
+    /// else given before is visible.
+    pub fn go_back(&mut self, next: u64) {
+        self.next = next;
+        self.heads.clear();
+        self.ids = Ids::default();
+        self.flights.clear();
+    }
+
+    /// From now on everything is refused.
+    pub fn poison(&mut self, reason: &str) {
+        self.poisoned.get_or_insert_with(|| reason.to_owned());
+    }
+
+    pub fn take(&mut self, work: Work, group: &mut Group) {
+        match work {
+            Work::Append(append) if self.lanes.holds(&append.batch.session) => self.lanes.hold(append),
+            Work::Append(append) => {
+                if let Some(cold) = self.place(append, group) {
+                    self.lanes.hold(cold);
+                }
+            }
+            Work::Barrier { fences, share } => {
+                let free = self.lanes.barrier(fences, &share);
+                free.iter().for_each(Fence::raise);
+                group.barriers.push(share);
+            }
+            Work::Returned(returned) => {
+                let session = returned.append.batch.session.clone();
+                self.lanes.returned(returned);
+                while let Some(next) = self.lanes.next(&session) {
+                    match next {
+                        Next::Append(append) => {
+                            if let Some(cold) = self.place(append, group) {
+                                self.lanes.hold_again(cold);
+                                return;
+                            }
+                        }
+                        Next::Barrier { fences, share } => {
+                            fences.iter().for_each(Fence::raise);
+                            group.barriers.push(share);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the batch its place or its refusal; gives it back if that cannot
+    /// be told without the disk.
+    fn place(&mut self, append: Append, group: &mut Group) -> Option<Append> {
+        let mut rests = Rests::default();
+        let answer = match self.check(&append, group, &mut rests) {
+            Err(No::Cold) => return Some(append),
+            Err(No::Refused(error)) => Err(error),
+            Ok(Checked::Known(receipt)) => Ok(receipt),
+            Ok(Checked::New { sequences, correlations }) => {
+                rests.on_group = true;
+                group.weight += append.weight;
+                let stored = self.add(group, *append.batch, sequences, correlations);
+                group.verdicts.push(Verdict { answer: Ok(stored), rests, reply: append.reply });
+                return None;
+            }
+        };
+        group.weight += append.weight;
+        group.verdicts.push(Verdict { answer, rests, reply: append.reply });
+        None
+    }
+
+    fn check(&self, append: &Append, group: &Group, rests: &mut Rests) -> Result<Checked, No> {
+        let (batch, facts) = (&*append.batch, &append.facts);
+        if let Some(since) = &self.poisoned {
+            return Err(AppendError::Unavailable { reason: since.clone() }.into());
+        }
+        if let Some(failed) = &facts.failed {
+            return Err(failed.clone().into());
+        }
+        if let Some(receipt) = self.known(group, batch, facts, rests)? {
+            return Ok(Checked::Known(receipt));
+        }
+        if batch.fence.as_ref().is_some_and(Fence::is_raised) {
+            return Err(AppendError::Fenced.into());
+        }
+        let sequences = self.sequences(group, &batch.events, facts, rests)?;
+        let correlations = self.correlations(group, batch, facts, rests)?;
+        // Last, and here: what is stored already keeps its receipt.
+        self.inner.gate.check()?;
+        Ok(Checked::New { sequences, correlations })
+    }
+
+    fn add(
+        &mut self,
+        group: &mut Group,
+        batch: Batch,
+        sequences: Vec<Option<Sequence>>,
+        correlations: Vec<Option<String>>,
+    ) -> Vec<Stored> {
+        let now = (self.clock)().max(self.last_time);
+        self.last_time = now;
+        let visible = self.visible();
+        let first = Position(self.next);
+        let size = batch.events.len() as u32;
+        let mut stored = Vec::with_capacity(batch.events.len());
+        for ((new, sequence), correlation) in batch.events.into_iter().zip(sequences).zip(correlations) {
+            let position = Position(self.next);
+            let defaulted = Defaulted::of(&new);
+            let event = Event {
+                source: new.source.unwrap_or_else(|| batch.default_source.to_string()),
+                correlationid: new
+                    .correlationid
+                    .or(correlation)
+                    .unwrap_or_else(|| batch.fallback_correlation.clone()),
+                time: new.time.unwrap_or_else(|| now.to_string()),
+                id: new.id,
+                kind: new.kind,
+                sequence,
+                causationid: new.causationid,
+                sessionid: batch.session.to_string(),
+                authid: batch.principal.as_ref().map(ToString::to_string),
+                recordedtime: now,
+                position,
+                batch: (size > 1).then_some((first, size)),
+                datacontenttype: new.datacontenttype,
+                dataschema: new.dataschema,
+                traceparent: new.traceparent,
+                extensions: new.extensions,
+                subject: new.subject,
+                data: new.data,
+            };
+            stored.push(Stored {
+                id: event.id.clone(),
+                position,
+                sequence,
+                recordedtime: now,
+                duplicate: false,
+            });
+            if let (Some(subject), Some(sequence)) = (&event.subject, sequence) {
+                self.heads.put(subject, Head { next: sequence.0 + 1, last: position }, visible);
+            }
+            group.draft.record(|out| codec::encode(&event, defaulted, out));
+            let event = Arc::new(event);
+            self.ids.insert(&event, defaulted);
+            group.events.push((event, defaulted));
+            self.next += 1;
+        }
+        stored
+    }
+
+    /// The old receipt, if all ids are known with the same content.
+    fn known(
+        &self,
+        group: &Group,
+        batch: &Batch,
+        facts: &Facts,
+        rests: &mut Rests,
+    ) -> Result<Option<Vec<Stored>>, No> {
+        let several = batch.events.len() > 1;
+        let mut seen = HashSet::new();
+        if let Some(i) = batch.events.iter().position(|new| several && !seen.insert(new.id.as_str())) {
+            let invalid = Invalid::new(format!("events[{i}].id"), "occurs twice in the batch");
+            return Err(AppendError::Invalid(invalid).into());
+        }
+        let mut receipt = Vec::new();
+        for new in &batch.events {
+            let Some((event, defaulted)) = self.find(group, &new.id, facts, rests)? else { continue };
+            if !codec::as_sent(Event::clone(&event), defaulted).same_content(new) {
+                return Err(AppendError::IdConflict { id: new.id.clone() }.into());
+            }
+            receipt.push(Stored {
+                id: new.id.clone(),
+                position: event.position,
+                sequence: event.sequence,
+                recordedtime: event.recordedtime,
+                duplicate: true,
+            });
+        }
+        match receipt.first() {
+            None => Ok(None),
+            Some(_) if receipt.len() == batch.events.len() => Ok(Some(receipt)),
+            Some(some) => Err(AppendError::PartlyKnown { id: some.id.clone() }.into()),
+        }
+    }
+
+    /// The event of this id, if it has a place.
+    fn find(&self, group: &Group, id: &str, facts: &Facts, rests: &mut Rests) -> Result<Option<Known>, No> {
+        let pending = || self.flights.iter().find_map(|(_, ids)| ids.get(id));
+        if let Some(known) = self.ids.get(id).or_else(pending) {
+            self.rest_on(known.0.position, group, rests);
+            return Ok(Some(known));
+        }
+        let visible = self.inner.visible();
+        let asked = facts.id(id, visible.index.remembered_from());
+        if let Some(Some(known)) = asked {
+            return Ok(Some(known.clone()));
+        }
+        let lookup = visible.index.lookup_id(id);
+        for position in lookup.near {
+            match visible.tail.stored(Position(position)) {
+                Some(known) if known.0.id == id => return Ok(Some(known.clone())),
+                // Another id has the same hash.
+                Some(_) => {}
+                None if asked.is_some() && position < facts.upto() => {}
+                None => return Err(No::Cold),
+            }
+        }
+        if lookup.far.is_empty() || asked.is_some() { Ok(None) } else { Err(No::Cold) }
+    }
+
+    /// The value each event takes, or which key is in conflict.
+    fn sequences(
+        &self,
+        group: &Group,
+        events: &[NewEvent],
+        facts: &Facts,
+        rests: &mut Rests,
+    ) -> Result<Vec<Option<Sequence>>, No> {
+        let mut next: HashMap<&str, u64> = HashMap::new();
+        let mut sequences = Vec::with_capacity(events.len());
+        for event in events {
+            let Some(subject) = event.subject.as_deref() else {
+                sequences.push(None);
+                continue;
+            };
+            let next = match next.entry(subject) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(self.next_sequence(group, subject, facts, rests)?),
+            };
+            if event.sequence.is_some_and(|expected| expected.0 != *next) {
+                return Err(AppendError::Conflict { subject: subject.to_owned() }.into());
+            }
+            sequences.push(Some(Sequence(*next)));
+            *next += 1;
+        }
+        Ok(sequences)
+    }
+
+    /// What the key's next event takes.
+    fn next_sequence(
+        &self,
+        group: &Group,
+        subject: &str,
+        facts: &Facts,
+        rests: &mut Rests,
+    ) -> Result<u64, No> {
+        if let Some(head) = self.heads.get(subject) {
+            self.rest_on(head.last, group, rests);
+            return Ok(head.next);
+        }
+        let visible = self.inner.visible();
+        match visible.index.lookup_head(subject) {
+            Ok(head) => Ok(head.next),
+            Err(lookup) if lookup.far.is_empty() => Ok(0),
+            Err(_) => match facts.head(subject, visible.index.remembered_from()) {
+                Some(head) => Ok(head.map_or(0, |(next, _)| next)),
+                None => Err(No::Cold),
+            },
+        }
+    }
+
+    /// What each event inherits if it names no correlation itself: that of its
+    /// cause, wherever that is; `None`: the batch's own.
+    fn correlations(
+        &self,
+        group: &Group,
+        batch: &Batch,
+        facts: &Facts,
+        rests: &mut Rests,
+    ) -> Result<Vec<Option<String>>, No> {
+        let mut inherited: Vec<Option<String>> = Vec::with_capacity(batch.events.len());
+        for (i, new) in batch.events.iter().enumerate() {
+            let cause = match (&new.correlationid, &new.causationid) {
+                (None, Some(cause)) => cause,
+                _ => {
+                    inherited.push(None);
+                    continue;
+                }
+            };
+            let in_batch = batch.events[..i].iter().position(|earlier| earlier.id == *cause);
+            inherited.push(match in_batch {
+                Some(at) => batch.events[at].correlationid.clone().or_else(|| inherited[at].clone()),
+                None => {
+                    let found = self.find(group, cause, facts, rests)?;
+                    found.map(|(event, _)| event.correlationid.clone())
+                }
+            });
+        }
+        Ok(inherited)
+    }
+
+    fn rest_on(&self, position: Position, group: &Group, rests: &mut Rests) {
+        rests.on_group |= position.0 >= group.first;
+        rests.on_flight |= position.0 < group.first && position.0 >= self.visible();
+    }
+
+    fn visible(&self) -> u64 {
+        self.inner.head.borrow().0
+    }
+
+    /// Forgets what has become visible.
+    pub fn land(&mut self) {
+        let visible = self.visible();
+        while self.flights.front().is_some_and(|(end, _)| *end <= visible) {
+            self.flights.pop_front();
+        }
+    }
+}
+
+/// A batch that nothing speaks against.
+enum Checked {
+    Known(Vec<Stored>),
+    New { sequences: Vec<Option<Sequence>>, correlations: Vec<Option<String>> },
+}

@@ -1,0 +1,264 @@
+//! What two committers and the look-ups beside them must never mix up. The disk
+//! is stopped where it matters, so that each case happens for certain.
+
+mod held;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use daybook_model::{NewEvent, Sequence};
+use tempfile::TempDir;
+
+use super::*;
+use held::{Call, HeldDisk, Hold};
+
+struct Fixture {
+    store: LocalStore,
+    log: Hold,
+    index: Hold,
+    /// Asked once for every batch that gets a place.
+    placed: Arc<AtomicI64>,
+    _dir: TempDir,
+}
+
+/// Four runs of the index, and the last two in memory.
+const OLD: u64 = 66;
+
+impl Fixture {
+    /// A store whose keys `k/0` … and ids `old-0` … are on disk only, but for the last.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let placed = Arc::new(AtomicI64::new(0));
+        let counter = placed.clone();
+        let options = Options {
+            first_segment_bytes: 64 << 10,
+            segment_bytes: 64 << 10,
+            tail_bytes: 0,
+            run_events: 16,
+            clock: Arc::new(move || Timestamp(counter.fetch_add(1, Ordering::SeqCst))),
+            ..Options::default()
+        };
+        let data = dir.path().join("data");
+        let store = LocalStore::open(&data, options.clone()).unwrap();
+        for i in 0..OLD {
+            let event = NewEvent::new(format!("old-{i}"), "T").subject(format!("k/{i}"));
+            store.append(batch("old", vec![event])).await.unwrap();
+        }
+        store.close().await;
+        drop(store);
+        // Opening writes all runs that are due at once.
+        std::fs::remove_dir_all(data.join("index")).unwrap();
+        let (log_disk, log) = HeldDisk::new(RealDisk::open(&data).unwrap());
+        let (index_disk, index) = HeldDisk::new(RealDisk::open(&data.join("index")).unwrap());
+        let store = LocalStore::open_on(&data, log_disk, index_disk, options).unwrap();
+        placed.store(0, Ordering::SeqCst);
+        Self { store, log, index, placed, _dir: dir }
+    }
+
+    /// Returns once `batches` of them have a place, durable or not.
+    async fn placed(&self, batches: i64) {
+        while self.placed.load(Ordering::SeqCst) < batches {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// An event that is being synced, and stays so: the sync is held.
+    fn sync_held(&self, event: NewEvent) -> Answer<Result<Vec<Stored>, AppendError>> {
+        self.log.hold(Call::Sync);
+        let first = self.store.append(batch("first", vec![event]));
+        self.log.reached(1);
+        first
+    }
+}
+
+/// Nothing may be held while the store's threads are waited for.
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        for hold in [&self.log, &self.index] {
+            [Call::Read, Call::Write, Call::Sync, Call::Create]
+                .into_iter()
+                .for_each(|call| hold.release(call));
+        }
+    }
+}
+
+fn batch(session: &str, events: Vec<NewEvent>) -> Batch {
+    Batch {
+        events,
+        session: session.into(),
+        principal: None,
+        default_source: "/test".into(),
+        fallback_correlation: "fallback".into(),
+        fence: None,
+    }
+}
+
+fn event(id: &str, subject: &str, sequence: u64) -> NewEvent {
+    NewEvent::new(id, "T").subject(subject).sequence(Sequence(sequence))
+}
+
+fn position(answer: &Result<Vec<Stored>, AppendError>) -> u64 {
+    answer.as_ref().unwrap()[0].position.0
+}
+
+#[tokio::test]
+async fn of_two_publishers_of_one_cold_key_one_gets_the_value() {
+    let f = Fixture::new().await;
+    f.index.hold(Call::Read);
+    let one = f.store.append(batch("a", vec![event("a", "k/0", 1)]));
+    let other = f.store.append(batch("b", vec![event("b", "k/0", 1)]));
+    f.index.reached(2);
+    f.index.release(Call::Read);
+    let (one, other) = (one.await, other.await);
+    let conflict = Err(AppendError::Conflict { subject: "k/0".into() });
+    assert!((one.is_ok() && other == conflict) || (other.is_ok() && one == conflict), "{one:?} {other:?}");
+    // Whoever comes next goes on from there, without a look-up.
+    f.index.hold(Call::Read);
+    assert!(f.store.append(batch("c", vec![event("c", "k/0", 2)])).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_id_repeated_while_it_is_looked_up_is_stored_once() {
+    let f = Fixture::new().await;
+    f.index.hold(Call::Read);
+    let one = f.store.append(batch("a", vec![event("same", "k/1", 1)]));
+    let other = f.store.append(batch("b", vec![event("same", "k/1", 1)]));
+    f.index.reached(2);
+    f.index.release(Call::Read);
+    let (one, other) = (one.await.unwrap(), other.await.unwrap());
+    assert_eq!(one[0].position, other[0].position);
+    assert_ne!(one[0].duplicate, other[0].duplicate);
+}
+
+#[tokio::test]
+async fn an_old_id_is_known_and_an_old_cause_hands_its_correlation_on() {
+    let f = Fixture::new().await;
+    let again = NewEvent::new("old-3", "T").subject("k/3");
+    let receipt = f.store.append(batch("b", vec![again])).await.unwrap();
+    assert!(receipt[0].duplicate);
+    assert_eq!(receipt[0].position, Position(3));
+    let caused = NewEvent { causationid: Some("old-3".into()), ..NewEvent::new("caused", "T") };
+    let mut later = batch("b", vec![caused]);
+    later.fallback_correlation = "another".into();
+    f.store.append(later).await.unwrap();
+    let caused = f.store.event_by_id("caused").await.unwrap().unwrap();
+    assert_eq!(caused.correlationid, "fallback");
+}
+
+#[tokio::test]
+async fn a_look_up_keeps_its_session_in_order_and_holds_up_nobody_else() {
+    let f = Fixture::new().await;
+    f.index.hold(Call::Read);
+    let cold = f.store.append(batch("a", vec![event("a1", "k/2", 1)]));
+    let behind = f.store.append(batch("a", vec![event("a2", "new", 0)]));
+    f.index.reached(1);
+    let other = f.store.append(batch("b", vec![event("b1", "other", 0)])).await;
+    assert_eq!(position(&other), OLD);
+    f.index.release(Call::Read);
+    assert_eq!((position(&cold.await), position(&behind.await)), (OLD + 1, OLD + 2));
+}
+
+#[tokio::test]
+async fn a_barrier_comes_after_what_is_still_looked_up_and_before_what_follows() {
+    let f = Fixture::new().await;
+    let (fence, unrelated) = (Fence::new(), Fence::new());
+    let under = |events| Batch { fence: Some(fence.clone()), ..batch("a", events) };
+    f.index.hold(Call::Read);
+    let before = f.store.append(under(vec![event("a1", "k/2", 1)]));
+    let barrier = f.store.barrier(vec![fence.clone(), unrelated.clone()]);
+    let after = f.store.append(under(vec![event("a2", "new", 0)]));
+    f.index.reached(1);
+    let other = f.store.append(Batch { fence: Some(unrelated), ..batch("b", vec![event("b1", "o", 0)]) });
+    assert_eq!(other.await, Err(AppendError::Fenced), "nobody held carries this fence");
+    f.index.release(Call::Read);
+    assert_eq!(position(&before.await), OLD);
+    assert_eq!(barrier.await, Ok(Position(OLD + 1)));
+    assert_eq!(after.await, Err(AppendError::Fenced));
+}
+
+#[tokio::test]
+async fn a_closing_store_finishes_what_is_still_looked_up() {
+    let f = Fixture::new().await;
+    f.index.hold(Call::Read);
+    let cold = f.store.append(batch("a", vec![event("a1", "k/2", 1)]));
+    f.index.reached(1);
+    let closed = f.store.close();
+    f.index.release(Call::Read);
+    assert_eq!(position(&cold.await), OLD);
+    closed.await;
+}
+
+#[tokio::test]
+async fn the_next_batch_is_made_while_one_syncs_and_written_after() {
+    let f = Fixture::new().await;
+    let first = f.sync_held(event("first", "new", 0));
+    let writes = f.log.count(Call::Write);
+    let rest: Vec<_> =
+        (0..40).map(|i| f.store.append(batch("rest", vec![event(&format!("r{i}"), "new", i + 1)]))).collect();
+    // Some have their place, though what they follow is not durable.
+    f.placed(17).await;
+    assert_eq!(f.log.count(Call::Write), writes, "nothing is written before the sync has returned");
+    let conflict = f.store.append(batch("late", vec![event("x", "new", 1)]));
+    f.log.release(Call::Sync);
+    assert_eq!(position(&first.await), OLD);
+    for (i, answer) in rest.into_iter().enumerate() {
+        assert_eq!(position(&answer.await), OLD + 1 + i as u64);
+    }
+    assert_eq!(conflict.await, Err(AppendError::Conflict { subject: "new".into() }));
+}
+
+#[tokio::test]
+async fn what_waited_for_a_sync_that_fails_is_unknown_or_was_never_written() {
+    let f = Fixture::new().await;
+    let first = f.sync_held(event("first", "new", 0));
+    let conflict = f.store.append(batch("b", vec![event("b", "new", 0)]));
+    let known = f.store.append(batch("c", vec![event("first", "new", 0)]));
+    let certain = f.store.append(batch("d", vec![event("d", "k/65", 0)]));
+    let rest: Vec<_> =
+        (0..30).map(|i| f.store.append(batch("rest", vec![event(&format!("r{i}"), "new", i + 1)]))).collect();
+    f.placed(14).await;
+    f.log.fail(Call::Sync);
+    assert!(matches!(first.await, Err(AppendError::UnknownOutcome { .. })));
+    assert!(matches!(conflict.await, Err(AppendError::UnknownOutcome { .. })));
+    assert!(matches!(known.await, Err(AppendError::UnknownOutcome { .. })));
+    assert_eq!(certain.await, Err(AppendError::Conflict { subject: "k/65".into() }));
+    for answer in rest {
+        let answer = answer.await;
+        assert!(matches!(answer, Err(AppendError::Unavailable { .. })), "{answer:?}");
+    }
+    let late = f.store.append(batch("late", vec![event("late", "late", 0)])).await;
+    assert!(matches!(late, Err(AppendError::Unavailable { .. })), "{late:?}");
+}
+
+#[tokio::test]
+async fn what_was_made_on_top_of_a_refused_batch_is_refused_and_leaves_no_gap() {
+    let f = Fixture::new().await;
+    // A batch that needs a new segment, which cannot be made.
+    let large = "x".repeat(100 << 10);
+    let large = event("large", "new", 0).data(daybook_model::Data::json(&large).unwrap());
+    f.log.hold(Call::Create);
+    let first = f.store.append(batch("first", vec![large.clone()]));
+    f.log.reached(1);
+    let rest: Vec<_> =
+        (0..30).map(|i| f.store.append(batch("rest", vec![event(&format!("r{i}"), "new", i + 1)]))).collect();
+    f.placed(17).await;
+    f.log.fail(Call::Create);
+    assert!(matches!(first.await, Err(AppendError::Unavailable { .. })));
+    for (i, answer) in rest.into_iter().enumerate() {
+        match answer.await {
+            Err(AppendError::Unavailable { .. }) => {}
+            // Not made yet when the one before was refused: the key is as it was.
+            Err(AppendError::Conflict { .. }) if i >= 16 => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    f.log.release(Call::Create);
+    let stored = loop {
+        match f.store.append(batch("first", vec![large.clone()])).await {
+            Err(AppendError::Unavailable { .. }) => tokio::task::yield_now().await,
+            other => break other,
+        }
+    };
+    assert_eq!(position(&stored), OLD, "the refused took neither position nor value");
+    let next = f.store.append(batch("rest", vec![event("r0", "new", 1)])).await;
+    assert_eq!(position(&next), OLD + 1);
+}
