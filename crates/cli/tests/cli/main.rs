@@ -4,6 +4,7 @@
 mod backup;
 mod commands;
 mod groups;
+mod inject;
 mod refusals;
 mod script_tests;
 mod signals;

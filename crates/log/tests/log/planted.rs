@@ -20,7 +20,7 @@ fn catcher(bug: Bug) -> &'static str {
             "faults::after_any_failed_call_nothing_acknowledged_is_lost_and_nothing_more_is_taken"
         }
         Bug::MarkSkipped | Bug::DamageCutOff => {
-            "damage::every_flipped_bit_of_a_small_log_is_refused_or_harmless"
+            "damage::every_odd_bit_of_a_small_log_flipped_is_refused_or_harmless"
         }
         Bug::FooterIgnored => "damage::damage_before_a_footer_is_damage_also_where_no_segment_follows",
         Bug::ChainIgnored => "damage::a_segment_of_another_history_of_the_same_log_is_refused",
