@@ -9,8 +9,9 @@ mod commands;
 mod exit;
 mod output;
 mod progress;
+mod settings;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use exit::Failure;
 
@@ -49,10 +50,23 @@ enum Command {
     Group(commands::group::Command),
     #[command(subcommand)]
     Bench(commands::bench::Command),
+    #[command(subcommand)]
+    Config(commands::config::Command),
 }
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let loaded = settings::Settings::load().and_then(|settings| {
+        let command = settings.apply(Cli::command())?;
+        Ok((settings, command))
+    });
+    let (settings, command) = match loaded {
+        Ok(loaded) => loaded,
+        Err(failure) => return failure.report(),
+    };
+    let cli = match Cli::from_arg_matches(&command.clone().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAYBOOK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,script=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -79,6 +93,7 @@ fn main() -> std::process::ExitCode {
             Command::Verify(args) => commands::verify::run(&args),
             Command::Test(args) => commands::test::run(args).await,
             Command::Group(command) => commands::group::run(command).await,
+            Command::Config(config) => commands::config::run(&config, command, &settings),
             Command::Bench(command) => commands::bench::run(command).await,
         }
     });

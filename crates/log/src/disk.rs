@@ -65,8 +65,15 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(create).open(self.path(name))?;
-        Ok(Arc::new(RealFile(file)))
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(create).open(self.path(name));
+        let file = match file {
+            // Still good to read from: a copy on a disk that is mounted read-only.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && !create => {
+                fs::File::open(self.path(name))
+            }
+            file => file,
+        };
+        Ok(Arc::new(RealFile(file?)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

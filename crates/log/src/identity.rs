@@ -1,6 +1,7 @@
 //! Which log this is: `LOG`, read before anything is touched. Written
 //! once, and again when a newer format is about to be.
 
+use std::io;
 use std::path::Path;
 
 use crate::format::{FORMAT_VERSION, OLDEST_FORMAT, u32_at};
@@ -97,6 +98,24 @@ const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 pub struct Lock(#[allow(dead_code)] std::fs::File);
 
 impl Lock {
+    /// For those who only read: on a disk that nobody can write to there is
+    /// nobody to keep out.
+    pub fn take_to_read(dir: &Path) -> Result<Option<Self>, OpenError> {
+        match Self::take(dir) {
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                Ok(None)
+            }
+            lock => lock.map(Some),
+        }
+    }
+
+    /// Whether somebody holds it, without patience.
+    pub fn is_held(dir: &Path) -> bool {
+        std::fs::File::open(dir.join("LOCK")).is_ok_and(|file| {
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
+        })
+    }
+
     pub fn take(dir: &Path) -> Result<Self, OpenError> {
         use std::io::{Read, Seek, Write};
         let path = dir.join("LOCK");

@@ -43,5 +43,5 @@ pub use log::{Log, Options, Recovered};
 pub use planted::Bug;
 pub use reader::Reader;
 pub use recover::SealedSegment;
-pub use ship::Shipper;
+pub use ship::{Shipped, Shipper};
 pub use spare::Preparer;

@@ -299,6 +299,18 @@ impl Scan<'_> {
         rest.is_empty().then(|| (header, align(offset + BATCH_HEADER_BYTES as u64 + u64::from(header.body))))
     }
 
+    /// Whether what is at `offset` may go on behind `read`, up to where the bytes are known.
+    pub fn is_cut(&self, offset: u64, read: u64) -> bool {
+        // A footer is shorter than a batch's header.
+        if read < offset + BATCH_HEADER_BYTES as u64 {
+            return true;
+        }
+        let header = self.bytes.get(offset as usize..).and_then(|rest| rest.first_chunk());
+        header
+            .and_then(|header| BatchHeader::decode(header, self.id, offset))
+            .is_some_and(|header| read < offset + BATCH_HEADER_BYTES as u64 + u64::from(header.body))
+    }
+
     fn records(
         &self,
         batch: &BatchHeader,

@@ -20,6 +20,17 @@ use crate::recover::{End, Scan, io_error, recover};
 use crate::spare::SPARE;
 use crate::{Disk, DiskFile, LogId, OpenError, identity};
 
+/// What one call of [`Shipper::ship`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shipped {
+    pub bytes: u64,
+    /// There may be another segment: call it again.
+    pub more: bool,
+}
+
+/// Read at once from the source.
+const PIECE_BYTES: u64 = 4 << 20;
+
 pub struct Shipper {
     source: Arc<dyn Disk>,
     copy: Arc<dyn Disk>,
@@ -55,23 +66,19 @@ impl Shipper {
         self.end.next
     }
 
-    /// Copies every batch below `durable` (all valid ones if `None`, for a log
-    /// that nobody writes to); returns the bytes copied.
-    pub fn ship(&mut self, durable: Option<u64>) -> Result<u64, OpenError> {
+    /// Copies batches below `durable` (all valid ones if `None`, for a log that
+    /// nobody writes to), at most to the end of a segment.
+    pub fn ship(&mut self, durable: Option<u64>) -> Result<Shipped, OpenError> {
         if durable.is_some_and(|durable| durable < self.end.next) {
             let reason = format!("it holds positions up to {}, more than the log itself", self.end.next);
             return Err(OpenError::NotALog { path: self.copy.path(""), reason });
         }
-        let mut bytes = 0;
-        loop {
-            if self.end.sealed && !self.begin_segment(durable)? {
-                return Ok(bytes);
-            }
-            bytes += self.continue_segment(durable)?;
-            if !self.end.sealed {
-                return Ok(bytes);
-            }
+        let is_there = durable == Some(self.end.next);
+        if is_there || self.end.sealed && !self.begin_segment(durable)? {
+            return Ok(Shipped { bytes: 0, more: false });
         }
+        let bytes = self.continue_segment(durable)?;
+        Ok(Shipped { bytes, more: self.end.sealed })
     }
 
     /// False if the source has no next segment yet.
@@ -121,19 +128,30 @@ impl Shipper {
         if len > SEGMENT_BYTES_MAX {
             return Err(scan.damaged(0, "it is longer than any segment"));
         }
+        // Only what is new is read, a piece at a time; what is not stays zeros that
+        // take no memory.
         scan.bytes = vec![0; len as usize];
-        scan.file.read_exact_at(&mut scan.bytes, 0).map_err(|e| io_error(&*self.source, id, "read", e))?;
         let begin = self.end.offset;
-        while let Some((batch, next_offset)) = scan.batch(self.end.offset, &self.end) {
-            let next = batch.first + u64::from(batch.count);
-            // A mark at the durable end may not be synced yet: the next batch tells.
-            if durable.is_some_and(|durable| next > durable || batch.is_mark() && next == durable) {
+        let mut read = begin.min(len);
+        loop {
+            let end = (read + PIECE_BYTES).min(len);
+            let piece = &mut scan.bytes[read as usize..end as usize];
+            scan.file.read_exact_at(piece, read).map_err(|e| io_error(&*self.source, id, "read", e))?;
+            read = end;
+            while let Some((batch, next_offset)) = scan.batch(self.end.offset, &self.end) {
+                let next = batch.first + u64::from(batch.count);
+                // A mark at the durable end may not be synced yet: the next batch tells.
+                if durable.is_some_and(|durable| next > durable || batch.is_mark() && next == durable) {
+                    break;
+                }
+                let at = self.end.offset as usize;
+                self.end.last = hash(&scan.bytes[at..at + BATCH_HEADER_BYTES + batch.body as usize]);
+                self.end.next = next;
+                self.end.offset = next_offset;
+            }
+            if read == len || !scan.is_cut(self.end.offset, read) {
                 break;
             }
-            let at = self.end.offset as usize;
-            self.end.last = hash(&scan.bytes[at..at + BATCH_HEADER_BYTES + batch.body as usize]);
-            self.end.next = next;
-            self.end.offset = next_offset;
         }
         let here = scan.bytes.get(self.end.offset as usize..).unwrap_or_default();
         let other_history = here

@@ -1,13 +1,31 @@
-//! `daybook backup` and `daybook restore`: the log and the groups on another disk.
+//! `daybook backup`: the log and its groups on another disk.
+//!
+//! # Promises
+//! 1. What arrived opens as a log, at any moment, whoever was killed.
+//! 2. `--follow` tells how far behind the copy is: on stderr for people, as
+//!    `backup.json` in the copy for machines, with `--output ndjson` on stdout.
+//! 3. While following, what may pass (the server is away, the copy's disk is full
+//!    or not mounted) is tried again and told; what cannot pass (another log's
+//!    copy, another history, damage) ends it.
+//!
+//! # After a crash
+//! Run again, it goes on where the copy ends.
+
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daybook_client::{Client, ReadQuery};
-use daybook_store::local::{Backup, Lock, OpenError};
+use daybook_model::Position;
+use daybook_model::wire::Edge;
+use daybook_store::local::{Backup, CopiedCheckpoints, Lock, OpenError};
 
 use super::Interrupts;
 use crate::exit::{Failure, VERIFICATION};
+use crate::output::Format;
+use crate::progress::Progress;
+use status::{Lag, State, Status};
 
 /// Copy a log and its groups' checkpoints to another directory, disk or mount.
 #[derive(clap::Args)]
@@ -23,6 +41,9 @@ pub struct Args {
     /// Go on until interrupted, and tell how far behind the copy is.
     #[arg(long, requires = "bus")]
     follow: bool,
+    /// With `ndjson`, each telling of the lag is an object on stdout.
+    #[arg(long, value_enum)]
+    output: Option<Format>,
 }
 
 /// Make a log from a copy. The target must be empty.
@@ -34,13 +55,19 @@ pub struct RestoreArgs {
 
 /// How often `--follow` looks for more.
 const LOOK: Duration = Duration::from_millis(200);
-/// How often it says how far it is.
+/// How often it writes down how far it is, …
+const NOTE: Duration = Duration::from_secs(1);
+/// … and says so.
 const TELL: Duration = Duration::from_secs(5);
+/// How long the server may take to say where its head is.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Pause after a failure that may pass.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = Interrupts::listen()?;
     let Some(bus) = &args.bus else {
-        let _lock = Lock::take(&args.data).map_err(|error| match error {
+        let _lock = Lock::take_to_read(&args.data).map_err(|error| match error {
             OpenError::InUse { .. } => {
                 Failure::failed(format!("{error}; to copy while it serves, name its address: --bus http://…"))
             }
@@ -51,31 +78,206 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         return Ok(());
     };
     let client = Client::builder(bus).service("backup").connect().await?;
+    served(&args, bus)?;
+    let result = if args.follow {
+        Follower::new(&args, &client).run(&mut interrupts).await
+    } else {
+        once(&args, &client).await
+    };
+    client.close().await;
+    result
+}
+
+async fn once(args: &Args, client: &Client) -> Result<(), Failure> {
     let mut backup = Backup::open(&args.data, &args.to).map_err(failure)?;
-    let mut told = Instant::now();
-    loop {
-        let checkpoints = backup.checkpoints().map_err(failure)?;
-        let head = head(&client).await?;
-        backup.ship(Some(head), &checkpoints).map_err(failure)?;
-        if !args.follow {
-            eprintln!("{} events are in {}", backup.next(), args.to.display());
-            break;
-        }
-        if told.elapsed() >= TELL {
-            told = Instant::now();
-            let behind = self::head(&client).await?.saturating_sub(backup.next());
-            eprintln!("{} events copied, {behind} behind", backup.next());
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = interrupts.next() => {
-                eprintln!("{} events are in {}; run it again to go on", backup.next(), args.to.display());
-                break;
-            }
+    let checkpoints = backup.checkpoints().map_err(failure)?;
+    let head = head(client).await?;
+    ship_all(&mut backup, Some(head), &checkpoints)?;
+    eprintln!("{} events are in {}", backup.next(), args.to.display());
+    Ok(())
+}
+
+fn ship_all(
+    backup: &mut Backup,
+    durable: Option<u64>,
+    checkpoints: &CopiedCheckpoints,
+) -> Result<(), Failure> {
+    let (mut progress, begin) = (Progress::new("backup"), backup.next());
+    while backup.ship(durable, checkpoints).map_err(failure)?.more {
+        let total = durable.map_or(0, |durable| durable.saturating_sub(begin));
+        progress.at(backup.next() - begin, backup.next() - begin, total);
+    }
+    Ok(())
+}
+
+/// A log that nobody has open is not the one that this bus serves: how far it is
+/// durable would be a guess.
+fn served(args: &Args, bus: &str) -> Result<(), Failure> {
+    if !args.data.join("LOG").is_file() {
+        return Err(Failure::failed(format!("{} holds no log", args.data.display())));
+    }
+    if !Lock::is_held(&args.data) {
+        return Err(Failure::failed(format!(
+            "no server has {} open, so {bus} serves another log; leave --bus away to copy this one",
+            args.data.display()
+        )));
+    }
+    Ok(())
+}
+
+struct Follower<'a> {
+    args: &'a Args,
+    client: &'a Client,
+    status: Status,
+    ndjson: bool,
+    backup: Option<Backup>,
+    /// The copy was there once: when it is gone it must not be begun anew in
+    /// what may be an empty mount point.
+    begun: bool,
+    noted: Option<Instant>,
+    told: Option<Instant>,
+    progress: Progress,
+}
+
+impl<'a> Follower<'a> {
+    fn new(args: &'a Args, client: &'a Client) -> Self {
+        Self {
+            args,
+            client,
+            status: Status::new(&args.data),
+            ndjson: matches!(args.output, Some(Format::Ndjson | Format::Json)),
+            backup: None,
+            begun: args.to.join("LOG").is_file(),
+            noted: None,
+            told: None,
+            progress: Progress::new("backup"),
         }
     }
-    client.close().await;
-    Ok(())
+
+    async fn run(&mut self, interrupts: &mut Interrupts) -> Result<(), Failure> {
+        loop {
+            let round = tokio::select! {
+                round = self.round() => round,
+                () = interrupts.next() => break,
+            };
+            let pause = match round {
+                Ok(()) => {
+                    self.note(State::Following)?;
+                    LOOK
+                }
+                Err(error) if error.passes() => {
+                    // The copy may be ahead of what was noted: look at it again.
+                    self.backup = None;
+                    self.look().await;
+                    let state = State::Retrying(error.to_string());
+                    self.note(state)?;
+                    RETRY
+                }
+                Err(error) => {
+                    self.status.write(&self.args.to, State::Failed(error.to_string()));
+                    return Err(error.into());
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = interrupts.next() => break,
+            }
+        }
+        self.progress.pause();
+        self.status.write(&self.args.to, State::Stopped);
+        let copied = self.status.lag.copied;
+        eprintln!("{copied} events are in {}; run it again to go on", self.args.to.display());
+        Ok(())
+    }
+
+    /// Copies what is durable now.
+    async fn round(&mut self) -> Result<(), RoundError> {
+        if self.backup.is_none() {
+            if self.begun && !self.args.to.join("LOG").is_file() {
+                return Err(RoundError::Gone(self.args.to.clone()));
+            }
+            self.backup = Some(Backup::open(&self.args.data, &self.args.to).map_err(RoundError::Log)?);
+            self.begun = true;
+        }
+        let Some(backup) = &self.backup else { return Ok(()) };
+        self.status.lag.copied = backup.next();
+        let checkpoints = backup.checkpoints().map_err(RoundError::Log)?;
+        let durable = head(self.client).await.map_err(RoundError::Bus)?;
+        loop {
+            let Some(backup) = &mut self.backup else { return Ok(()) };
+            let before = backup.next();
+            let shipped = backup.ship(Some(durable), &checkpoints).map_err(RoundError::Log)?;
+            self.status.lag.copied = backup.next();
+            self.status.copied(backup.next() - before, shipped.bytes);
+            if !shipped.more {
+                break;
+            }
+            self.look().await;
+            self.note(State::Following).map_err(RoundError::Told)?;
+        }
+        self.look().await;
+        Ok(())
+    }
+
+    /// How far behind the copy is now, as far as the server says.
+    async fn look(&mut self) {
+        let (copied, size) = (self.status.lag.copied, self.status.bytes_per_event());
+        if let Ok(lag) = lag(self.client, copied, size).await {
+            self.status.lag = lag;
+        }
+    }
+
+    /// Tells how it goes; what is new at once, the rest now and then.
+    fn note(&mut self, state: State) -> Result<(), Failure> {
+        let due = |last: Option<Instant>, every| last.is_none_or(|last: Instant| last.elapsed() >= every);
+        let is_new = self.status.is_other(&state);
+        if !is_new && !due(self.noted, NOTE) {
+            return Ok(());
+        }
+        self.noted = Some(Instant::now());
+        self.status.write(&self.args.to, state);
+        if self.ndjson {
+            use std::io::Write;
+            writeln!(std::io::stdout(), "{}", self.status.json())?;
+        }
+        if is_new || due(self.told, TELL) {
+            self.told = Some(Instant::now());
+            eprintln!("{}", self.status);
+        }
+        Ok(())
+    }
+}
+
+/// Why a round of following failed.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("{0}")]
+    Log(OpenError),
+    #[error("{} is gone; put it back, or mount its disk again", .0.display())]
+    Gone(PathBuf),
+    #[error("the server does not answer ({0})")]
+    Bus(daybook_client::ReadError),
+    /// Whoever listened to us is gone.
+    #[error("{}", .0.message)]
+    Told(Failure),
+}
+
+impl RoundError {
+    /// Whether the same may succeed later without anybody deciding anything.
+    fn passes(&self) -> bool {
+        matches!(self, Self::Log(OpenError::Io { .. }) | Self::Gone(_) | Self::Bus(_))
+    }
+}
+
+impl From<RoundError> for Failure {
+    fn from(error: RoundError) -> Self {
+        match error {
+            RoundError::Log(error) => failure(error),
+            RoundError::Gone(_) => Self::failed(error.to_string()),
+            RoundError::Bus(error) => error.into(),
+            RoundError::Told(failure) => failure,
+        }
+    }
 }
 
 pub fn restore(args: &RestoreArgs) -> Result<(), Failure> {
@@ -86,13 +288,13 @@ pub fn restore(args: &RestoreArgs) -> Result<(), Failure> {
             args.to.display()
         )));
     }
-    let _lock = Lock::take(&args.from).map_err(failure)?;
+    if !args.from.join("LOG").is_file() {
+        return Err(Failure::failed(format!("{} holds no copy of a log", args.from.display())));
+    }
+    let _lock = Lock::take_to_read(&args.from).map_err(failure)?;
     let next = copy(&args.from, &args.to)?;
-    eprintln!(
-        "{next} events are in {}; `daybook serve --data {}` serves them",
-        args.to.display(),
-        args.to.display()
-    );
+    let to = args.to.display();
+    eprintln!("{next} events are in {to}; `daybook serve --data {to}` serves them");
     Ok(())
 }
 
@@ -100,14 +302,32 @@ pub fn restore(args: &RestoreArgs) -> Result<(), Failure> {
 fn copy(from: &Path, to: &Path) -> Result<u64, Failure> {
     let mut backup = Backup::open(from, to).map_err(failure)?;
     let checkpoints = backup.checkpoints().map_err(failure)?;
-    backup.ship(None, &checkpoints).map_err(failure)?;
+    ship_all(&mut backup, None, &checkpoints)?;
     Ok(backup.next())
 }
 
 /// Position after the newest durable event.
-async fn head(client: &Client) -> Result<u64, Failure> {
-    let page = client.read(ReadQuery { limit: Some(1), reverse: true, ..ReadQuery::default() }).await?;
+async fn head(client: &Client) -> Result<u64, daybook_client::ReadError> {
+    let query = ReadQuery { limit: Some(1), reverse: true, ..ReadQuery::default() };
+    let page = tokio::time::timeout(ANSWER, client.read(query)).await;
+    let page = page.unwrap_or(Err(daybook_client::ReadError::TimedOut))?;
     Ok(page.events.first().map_or(0, |event| event.position.0 + 1))
+}
+
+/// How far `copied` is behind `head`: what is not copied would be lost with the disk.
+async fn lag(client: &Client, copied: u64, bytes_per_event: f64) -> Result<Lag, daybook_client::ReadError> {
+    let head = head(client).await?;
+    let events = head.saturating_sub(copied);
+    let mut lag = Lag { copied, head, events, bytes: (events as f64 * bytes_per_event) as u64, seconds: 0.0 };
+    if events > 0 {
+        let from = Some(Edge::Position(Position(copied)));
+        let query = ReadQuery { from, limit: Some(1), ..ReadQuery::default() };
+        let page = client.read(query).await?;
+        if let Some(oldest) = page.events.first() {
+            lag.seconds = status::seconds_since(oldest.recordedtime);
+        }
+    }
+    Ok(lag)
 }
 
 fn failure(error: OpenError) -> Failure {

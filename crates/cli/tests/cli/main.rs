@@ -3,6 +3,7 @@
 
 mod backup;
 mod commands;
+mod config;
 mod groups;
 mod inject;
 mod refusals;

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use daybook_log::{Lock, OpenError, RealDisk, Shipper};
+use daybook_log::{Lock, OpenError, RealDisk, Shipped, Shipper};
 
 use super::checkpoints;
 
@@ -65,14 +65,21 @@ impl Backup {
         Ok(Checkpoints(found))
     }
 
-    /// Then: the log up to `durable`, asked for after the checkpoints were read
-    /// (`None`: nobody writes to it), and the checkpoints behind it. Returns the
-    /// bytes of log copied.
-    pub fn ship(&mut self, durable: Option<u64>, checkpoints: &Checkpoints) -> Result<u64, OpenError> {
-        let bytes = self.shipper.ship(durable)?;
+    /// Then: a segment of the log up to `durable`, asked for after the checkpoints
+    /// were read (`None`: nobody writes to it), and behind all of it the
+    /// checkpoints. To be called until there is no more.
+    pub fn ship(&mut self, durable: Option<u64>, checkpoints: &Checkpoints) -> Result<Shipped, OpenError> {
+        let shipped = self.shipper.ship(durable)?;
+        if shipped.more {
+            return Ok(shipped);
+        }
         let dir = self.copy.join("groups");
         let write = || -> io::Result<()> {
-            fs::create_dir_all(&dir)?;
+            // What is at the copy's path now may be an empty mount point.
+            fs::metadata(self.copy.join("LOG"))?;
+            if !dir.is_dir() {
+                fs::create_dir(&dir)?;
+            }
             for (name, bytes) in &checkpoints.0 {
                 let path = dir.join(name);
                 if fs::read(&path).is_ok_and(|known| known == *bytes) {
@@ -86,7 +93,7 @@ impl Backup {
             fs::File::open(&dir)?.sync_all()
         };
         write().map_err(|source| OpenError::Io { what: "write", path: dir.clone(), source })?;
-        Ok(bytes)
+        Ok(shipped)
     }
 
     /// Position that the copy's next event gets.

@@ -276,7 +276,8 @@ fn refuse_foreign(dir: &Path, disk: &RealDisk) -> Result<(), OpenError> {
         return Ok(());
     }
     let ours = |name: &String| {
-        ["LOCK", "LOG.new", "spare", "index", "groups"].contains(&name.as_str()) || name.ends_with(".segment")
+        ["LOCK", "LOG.new", "spare", "index", "groups", "backup.json"].contains(&name.as_str())
+            || name.ends_with(".segment")
     };
     match names.iter().find(|name| !ours(name)) {
         Some(name) => Err(OpenError::NotALog {

@@ -41,7 +41,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified,
     if !dir.join("LOG").is_file() {
         return Err(VerifyError::NoLog(dir.to_owned()));
     }
-    let _lock = Lock::take(dir)?;
+    let _lock = Lock::take_to_read(dir)?;
     let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
     let disk = RealDisk::open(dir).map_err(|e| io("open", e))?;
     let mut found = Verified::default();

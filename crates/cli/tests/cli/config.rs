@@ -1,0 +1,69 @@
+//! `daybook.toml` and `daybook config explain`: which value holds, and why.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::{DAYBOOK, Ran};
+
+fn daybook(dir: &Path, args: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let mut command = Command::new(DAYBOOK);
+    command.args(args).current_dir(dir).envs(environment.iter().copied());
+    command.env_remove("DAYBOOK_CONFIG").env_remove("DAYBOOK_LISTEN").env_remove("DAYBOOK_DATA");
+    command.envs(environment.iter().copied()).output().unwrap().into()
+}
+
+/// Value and source of one setting.
+fn explained(ran: &Ran, setting: &str) -> (String, String) {
+    let rows: Vec<Value> = ran.lines();
+    let row = rows.iter().find(|row| row["setting"] == setting).unwrap();
+    let text = |name: &str| row[name].as_str().unwrap_or("-").to_owned();
+    (text("value"), text("source"))
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let is = |args: &[&str], environment: &[(&str, &str)], setting: &str, value: &str, source: &str| {
+        let ran = daybook(dir.path(), &[&["config", "explain"], args].concat(), environment);
+        assert_eq!(explained(&ran, setting), (value.to_owned(), source.to_owned()), "{args:?}");
+    };
+    is(&["serve"], &[], "--listen", "127.0.0.1:7400", "default");
+    is(&["serve"], &[], "--reserve-mib", "-", "not set");
+    std::fs::write(dir.path().join("daybook.toml"), "data = \"d\"\n[serve]\nlisten = \"127.0.0.1:1\"\n")
+        .unwrap();
+    is(&["serve"], &[], "--listen", "127.0.0.1:1", "daybook.toml");
+    is(&["demo"], &[], "--listen", "127.0.0.1:7400", "default");
+    is(&["demo"], &[], "--data", "d", "daybook.toml");
+    let environment = [("DAYBOOK_LISTEN", "127.0.0.1:2")];
+    is(&["serve"], &environment, "--listen", "127.0.0.1:2", "environment DAYBOOK_LISTEN");
+    is(&["serve", "--listen", "127.0.0.1:3"], &environment, "--listen", "127.0.0.1:3", "flag");
+    let secret = daybook(dir.path(), &["config", "explain", "read"], &[("DAYBOOK_TOKEN", "hunter2")]);
+    assert_eq!(explained(&secret, "--token").0, "(secret)");
+    let table = daybook(dir.path(), &["config", "explain", "--output", "table"], &[]);
+    assert!(table.stdout.contains("SETTING") && table.stderr.contains("daybook.toml"), "{}", table.stdout);
+}
+
+#[test]
+fn the_file_is_used_and_a_mistake_in_it_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("daybook.toml");
+    std::fs::write(&file, "data = \"nowhere\"\n").unwrap();
+    let verify = daybook(dir.path(), &["verify"], &[]);
+    assert!(verify.code == 1 && verify.stderr.contains("nowhere"), "{}", verify.stderr);
+    for (text, named) in
+        [("listne = 1", "`listne`"), ("[srve]\na = 1", "`srve`"), ("data = ", "daybook.toml")]
+    {
+        std::fs::write(&file, text).unwrap();
+        let ran = daybook(dir.path(), &["verify"], &[]);
+        assert!(ran.code == 2 && ran.stderr.contains(named), "{text}: {}", ran.stderr);
+    }
+    std::fs::write(&file, "[serve]\nlisten = \"everywhere\"\n").unwrap();
+    let ran = daybook(dir.path(), &["serve"], &[]);
+    assert!(ran.code == 2 && ran.stderr.contains("everywhere"), "{}", ran.stderr);
+    let ran = daybook(dir.path(), &["verify"], &[("DAYBOOK_CONFIG", "absent.toml")]);
+    assert!(ran.code == 2 && ran.stderr.contains("absent.toml"), "{}", ran.stderr);
+    let ran = daybook(dir.path(), &["config", "explain", "nonsense"], &[("DAYBOOK_CONFIG", "/dev/null")]);
+    assert!(ran.code == 2 && ran.stderr.contains("`nonsense`"), "{}", ran.stderr);
+}
