@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::{Disk, DiskFile};
 
@@ -39,6 +40,7 @@ struct State {
     /// Every call from here on fails, until somebody makes room.
     full: bool,
     read_only: bool,
+    sync_takes: Duration,
     crashed: bool,
     failed: Option<&'static str>,
 }
@@ -83,6 +85,11 @@ impl SimDisk {
     /// From now on it takes no writes, as a snapshot or a broken file system does.
     pub fn set_read_only(&self) {
         self.lock().read_only = true;
+    }
+
+    /// Syncs take a while from now on, so that others come in between.
+    pub fn set_sync_time(&self, time: Duration) {
+        self.lock().sync_takes = time;
     }
 
     pub fn calls(&self) -> u64 {
@@ -367,6 +374,10 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let takes = self.disk.lock().sync_takes;
+        if !takes.is_zero() {
+            std::thread::sleep(takes);
+        }
         let mut state = self.disk.lock();
         match state.enter(Call::Sync, "sync") {
             Ok(()) => {

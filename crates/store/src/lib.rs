@@ -17,6 +17,7 @@
 mod durations;
 pub mod local;
 pub mod memory;
+mod planted;
 mod types;
 
 use std::future::Future;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub use durations::Durations;
+#[cfg(feature = "planted")]
+pub use planted::Bug;
 pub use types::*;
 
 /// What a store answers later. Dropping it does not undo the request.

@@ -29,6 +29,7 @@ use super::room::Room;
 use super::sequencer::Sequencer;
 use super::{Inner, query};
 use crate::ReadError;
+use crate::planted::{Bug, has};
 
 /// Committers: one sequences while the other writes.
 pub(super) const THREADS: usize = 2;
@@ -69,6 +70,7 @@ impl Committer {
     ) -> Result<Self, ReadError> {
         let near = inner.visible().index.last_time();
         let last_time = match (near, log.next().checked_sub(1)) {
+            _ if has(Bug::TimeForgotten) => Timestamp(i64::MIN),
             (Some(time), _) => time,
             (None, Some(last)) => query::event(&inner, Position(last))?.recordedtime,
             (None, None) => Timestamp(i64::MIN),
@@ -190,7 +192,9 @@ impl Writer {
         }
         let places = self.log.append_draft(&mut group.draft)?;
         let begun = Instant::now();
-        self.log.sync()?;
+        if !has(Bug::AnsweredBeforeDurable) {
+            self.log.sync()?;
+        }
         inner.syncs.took(begun.elapsed());
         let mut stats = inner.stats.lock().expect("no code panics while it holds this lock");
         stats.events += group.events.len() as u64;

@@ -10,6 +10,7 @@ use foldhash::HashMap;
 
 use super::codec::Defaulted;
 use super::queue::{BarrierShare, Reply};
+use crate::planted::{Bug, has};
 use crate::{AppendError, Stored};
 
 /// What one group has decided, not yet durable.
@@ -78,6 +79,7 @@ impl Verdict {
         let told = match outcome {
             Outcome::Refused(reason) if rests.on_group => unavailable(reason),
             Outcome::RefusedBefore(reason) if rests.on_group || rests.on_flight => unavailable(reason),
+            Outcome::Failed(_) if has(Bug::FailureAnswered) => answer,
             Outcome::Failed(reason) if rests.on_group => unknown(reason),
             Outcome::FailedBefore(reason) if rests.on_flight && !stores(&answer) => unknown(reason),
             Outcome::FailedBefore(reason) if rests.on_group => unavailable(reason),

@@ -24,6 +24,7 @@ use super::heads::{Head, Heads};
 use super::lanes::{Lanes, Next};
 use super::lookup::{Facts, Known, Lookups};
 use super::queue::{Append, Work};
+use crate::planted::{Bug, has};
 use crate::{AppendError, Batch, Fence, Stored};
 
 pub(super) struct Sequencer {
@@ -93,6 +94,9 @@ impl Sequencer {
     /// else given before is visible.
     pub fn go_back(&mut self, next: u64) {
         self.next = next;
+        if has(Bug::PlacesKept) {
+            return;
+        }
         self.heads.clear();
         self.ids = Ids::default();
         self.flights.clear();
@@ -169,7 +173,7 @@ impl Sequencer {
         if let Some(receipt) = self.known(group, batch, facts, rests)? {
             return Ok(Checked::Known(receipt));
         }
-        if batch.fence.as_ref().is_some_and(Fence::is_raised) {
+        if batch.fence.as_ref().is_some_and(Fence::is_raised) && !has(Bug::FenceIgnored) {
             return Err(AppendError::Fenced.into());
         }
         let sequences = self.sequences(group, &batch.events, facts, rests)?;
@@ -186,7 +190,7 @@ impl Sequencer {
         sequences: Vec<Option<Sequence>>,
         correlations: Vec<Option<String>>,
     ) -> Vec<Stored> {
-        let now = (self.clock)().max(self.last_time);
+        let now = if has(Bug::ClockBelieved) { (self.clock)() } else { (self.clock)().max(self.last_time) };
         self.last_time = now;
         let visible = self.visible();
         let first = Position(self.next);
@@ -275,6 +279,7 @@ impl Sequencer {
     /// The event of this id, if it has a place.
     fn find(&self, group: &Group, id: &str, facts: &Facts, rests: &mut Rests) -> Result<Option<Known>, No> {
         let pending = || self.flights.iter().find_map(|(_, ids)| ids.get(id));
+        let pending = || pending().filter(|_| !has(Bug::FlightForgotten));
         if let Some(known) = self.ids.get(id).or_else(pending) {
             self.rest_on(known.0.position, group, rests);
             return Ok(Some(known));
@@ -294,7 +299,8 @@ impl Sequencer {
                 None => return Err(No::Cold),
             }
         }
-        if lookup.far.is_empty() || asked.is_some() { Ok(None) } else { Err(No::Cold) }
+        let surely_new = lookup.far.is_empty() || asked.is_some() || has(Bug::IdOnlyInMemory);
+        if surely_new { Ok(None) } else { Err(No::Cold) }
     }
 
     /// The value each event takes, or which key is in conflict.
@@ -317,6 +323,9 @@ impl Sequencer {
                 Entry::Vacant(entry) => entry.insert(self.next_sequence(group, subject, facts, rests)?),
             };
             if event.sequence.is_some_and(|expected| expected.0 != *next) {
+                if has(Bug::HalfBatchStored) && !sequences.is_empty() {
+                    break;
+                }
                 return Err(AppendError::Conflict { subject: subject.to_owned() }.into());
             }
             sequences.push(Some(Sequence(*next)));
@@ -340,7 +349,7 @@ impl Sequencer {
         let visible = self.inner.visible();
         match visible.index.lookup_head(subject) {
             Ok(head) => Ok(head.next),
-            Err(lookup) if lookup.far.is_empty() => Ok(0),
+            Err(lookup) if lookup.far.is_empty() || has(Bug::KeyOnlyInMemory) => Ok(0),
             Err(_) => match facts.head(subject, visible.index.remembered_from()) {
                 Some(head) => Ok(head.map_or(0, |(next, _)| next)),
                 None => Err(No::Cold),

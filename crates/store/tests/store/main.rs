@@ -8,6 +8,7 @@ mod conformance;
 mod index;
 mod kill;
 mod local;
+mod planted;
 mod power;
 mod room;
 mod sim;

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use daybook_log::sim::{Random, SimDisk};
 use daybook_log::suite::Suite;
@@ -19,6 +20,9 @@ use crate::{all, batch, event};
 const WRITERS: u64 = 4;
 const APPENDS: u64 = 7;
 const KEYS: usize = 3;
+
+/// After that somebody sends his batch a second time.
+const IMPATIENCE: Duration = Duration::from_millis(1);
 
 /// What everybody was told.
 #[derive(Default)]
@@ -75,6 +79,24 @@ fn events(seed: u64, writer: u64, i: u64) -> Vec<NewEvent> {
         .collect()
 }
 
+/// What is known of a batch that was sent twice: stored if any answer says so,
+/// refused if both do.
+fn either(
+    first: Result<Vec<Stored>, AppendError>,
+    second: Result<Vec<Stored>, AppendError>,
+) -> Result<Vec<Stored>, AppendError> {
+    match (first, second) {
+        (Ok(first), Ok(second)) => {
+            let places = |all: &[Stored]| all.iter().map(|stored| stored.position).collect::<Vec<_>>();
+            assert_eq!(places(&first), places(&second), "one id has two places");
+            Ok(first)
+        }
+        (Ok(stored), Err(_)) | (Err(_), Ok(stored)) => Ok(stored),
+        (Err(unknown @ AppendError::UnknownOutcome { .. }), Err(_)) => Err(unknown),
+        (Err(_), Err(second)) => Err(second),
+    }
+}
+
 /// Writers and a reader, until the writers are through.
 async fn run(store: &Arc<dyn EventStore>, seed: u64) -> Told {
     let told = Arc::new(Mutex::new(Told::default()));
@@ -96,12 +118,27 @@ async fn run(store: &Arc<dyn EventStore>, seed: u64) -> Told {
                         }
                     }
                     let late = failed.load(Ordering::SeqCst);
-                    let answer = store.append(batch).await;
+                    // Some are sent twice at once, by somebody impatient.
+                    let again = (i % 3 == 1).then(|| batch.clone());
+                    let mut answer = store.append(batch);
+                    let answer = match again {
+                        None => answer.await,
+                        Some(again) => {
+                            let early = tokio::time::timeout(IMPATIENCE, &mut answer).await;
+                            let second = store.append(again);
+                            let first = match early {
+                                Ok(first) => first,
+                                Err(_) => answer.await,
+                            };
+                            either(first, second.await)
+                        }
+                    };
                     let mut told = told.lock().unwrap();
                     match answer {
                         Ok(stored) => {
                             assert!(!late, "acknowledged after the error");
                             assert!(!fenced, "accepted from behind a fence");
+                            assert_eq!(stored.len(), events.len(), "not every event has a receipt");
                             told.stored.extend(stored);
                         }
                         Err(AppendError::UnknownOutcome { .. }) => {
@@ -161,7 +198,9 @@ fn check_log(events: &[Arc<Event>], context: &str) {
         assert_eq!(event.sequence.unwrap().0, *expected, "{context}: sequence of position {i}");
         *expected += 1;
         if let Some((first, size)) = event.batch {
-            assert!(first.0 + u64::from(size) <= events.len() as u64, "{context}: half a batch");
+            let whole = events.get(first.0 as usize..first.0 as usize + size as usize);
+            let whole = whole.is_some_and(|all| all.iter().all(|one| one.batch == event.batch));
+            assert!(whole, "{context}: half a batch at {i}");
         }
     }
 }
@@ -250,6 +289,10 @@ async fn one(suite: &mut Suite, seed: u64) {
     let mut random = Random::new(seed);
     let dir = tempfile::tempdir().unwrap();
     let machine = Machine::default();
+    if seed.is_multiple_of(8) {
+        // The second copy comes while the first is being written.
+        machine.log.set_sync_time(3 * IMPATIENCE);
+    }
     let call = 1 + random.below(60) as u64;
     let fault = random.below(4);
     match fault {
@@ -303,4 +346,55 @@ async fn one(suite: &mut Suite, seed: u64) {
     let store = store.unwrap_or_else(|e| panic!("{context}, went on, power lost: {e}"));
     check(&store, &told, &format!("{context}, went on, power lost")).await;
     store.close().await;
+}
+
+/// No space for the next segment: what was refused leaves no trace, and keys go
+/// on without a gap when there is space again.
+#[tokio::test]
+async fn a_full_disk_refuses_and_takes_more_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::default();
+    let store = machine.open(dir.path(), 0).unwrap();
+    let mut told = Told::default();
+    for round in 0..3 {
+        machine.log.set_full(true);
+        let mut refused = 0;
+        for i in 0..500 {
+            // Several at once: some are checked behind one that is then refused.
+            let ids: Vec<_> = (0..4).map(|j| format!("{round}/{i}/{j}")).collect();
+            let answers: Vec<_> =
+                ids.iter().map(|id| store.append(batch(vec![event(id, "k", None)]))).collect();
+            for (id, answer) in ids.into_iter().zip(answers) {
+                match answer.await {
+                    Ok(stored) => told.stored.extend(stored),
+                    Err(AppendError::Unavailable { .. }) => {
+                        told.refused.push(id);
+                        refused += 1;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            if refused > 20 {
+                break;
+            }
+        }
+        assert!(refused > 20, "the disk was never full");
+        machine.log.set_full(false);
+        let resumed = async {
+            loop {
+                let id = format!("{round}/after/{}", told.refused.len());
+                match store.append(batch(vec![event(&id, "k", None)])).await {
+                    Ok(stored) => return told.stored.extend(stored),
+                    Err(_) => told.refused.push(id),
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), resumed).await.expect("publishing never resumed");
+    }
+    check(&store, &told, "full and not full").await;
+    store.close().await;
+    drop(store);
+    let store = machine.after_power_loss(1).open(dir.path(), 0).unwrap();
+    check(&store, &told, "full and not full, power lost").await;
 }

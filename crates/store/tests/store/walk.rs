@@ -1,12 +1,16 @@
 //! Random operations on the local store and the model must agree, also over reopening.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
+use daybook_log::sim::SimDisk;
+use daybook_log::suite::Suite;
 use daybook_model::{Event, Filter, NewEvent, Position};
 use daybook_store::local::{LocalStore, Options};
 use daybook_store::memory::MemoryStore;
 use daybook_store::{Batch, EventStore, Query};
 use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use crate::{all, batch, clock, event};
 
@@ -72,58 +76,95 @@ async fn read(store: &dyn EventStore, mut query: Query) -> Vec<Arc<Event>> {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+#[test]
+fn the_local_store_and_the_model_agree() {
+    let phases = ["stored", "refused", "looked up", "read", "opened again"];
+    let suite = Suite::begin("store against a naive model", &phases);
+    let cases = suite.pick(40, 2_000);
+    let lengths = suite.pick(1, 100) as usize..=suite.pick(60, 100) as usize;
+    let seed = suite.seeds(1, 1).next().unwrap_or_default();
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed.to_le_bytes().repeat(4));
+    let config =
+        ProptestConfig { cases: cases as u32, source_file: Some(file!()), ..ProptestConfig::default() };
+    let suite = RefCell::new(suite);
+    let run = TestRunner::new_with_rng(config, rng)
+        .run(&prop::collection::vec(step(), lengths), |steps| agree(steps, &suite));
+    run.unwrap_or_else(|e| panic!("{e}"));
+    suite.into_inner().end();
+}
 
-    #[test]
-    fn the_local_store_and_the_model_agree(steps in prop::collection::vec(step(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let options = || Options {
-                clock: Arc::new(clock),
-                tail_bytes: 2_000,
-                first_segment_bytes: 2048,
-                segment_bytes: 4096,
-                run_events: 3,
-                ..Options::default()
-            };
-            let model = MemoryStore::new(clock);
-            let mut local = LocalStore::open(dir.path(), options()).unwrap();
-            for step in steps {
-                match step {
-                    Step::Append(events) => {
-                        let (a, b) = (model.append(to_batch(&events)).await, local.append(to_batch(&events)).await);
-                        // Which of several reasons is told first is not fixed; whether it is stored is.
-                        prop_assert_eq!(a.as_ref().ok(), b.as_ref().ok(), "{:?} / {:?}", a, b);
-                    }
-                    Step::Find { id, subject, limit } => {
-                        let (id, subject) = (format!("e{id}"), format!("k/{subject}"));
-                        prop_assert_eq!(model.event_by_id(&id).await.unwrap(), local.event_by_id(&id).await.unwrap());
-                        prop_assert_eq!(model.subject(&subject).await.unwrap(), local.subject(&subject).await.unwrap());
-                        let some = limit.into();
-                        for after in [None, Some("k"), Some(subject.as_str())] {
-                            let (a, b) = (model.subjects("k/", after, some).await, local.subjects("k/", after, some).await);
-                            prop_assert_eq!(a.unwrap(), b.unwrap());
-                        }
-                    }
-                    Step::Read { from, until, filter, reverse, limit } => {
-                        let filter = filters()[usize::from(filter)].clone();
-                        let until = Some(Position(u64::from(until)));
-                        let from = Position(u64::from(from));
-                        let query = Query { from, until, filter, reverse, max_events: limit.into(), max_bytes: usize::MAX };
-                        prop_assert_eq!(read(&model, query.clone()).await, read(&local, query).await);
-                    }
-                    Step::Reopen => {
-                        local.close().await;
-                        drop(local);
-                        local = LocalStore::open(dir.path(), options()).unwrap();
+fn agree(steps: Vec<Step>, suite: &RefCell<Suite>) -> Result<(), TestCaseError> {
+    suite.borrow_mut().case();
+    let hit = |phase| suite.borrow_mut().hit(phase);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, index) = (Arc::new(SimDisk::default()), Arc::new(SimDisk::default()));
+        let options = || Options {
+            clock: Arc::new(clock),
+            tail_bytes: 2_000,
+            first_segment_bytes: 2048,
+            segment_bytes: 4096,
+            run_events: 3,
+            ..Options::default()
+        };
+        let open = || LocalStore::open_on(dir.path(), disk.clone(), index.clone(), options()).unwrap();
+        let model = MemoryStore::new(clock);
+        let mut local = open();
+        for step in steps {
+            match step {
+                Step::Append(events) => {
+                    let (a, b) =
+                        (model.append(to_batch(&events)).await, local.append(to_batch(&events)).await);
+                    // Which of several reasons is told first is not fixed; whether it is stored is.
+                    prop_assert_eq!(a.as_ref().ok(), b.as_ref().ok(), "{:?} / {:?}", a, b);
+                    hit(if a.is_ok() { "stored" } else { "refused" });
+                }
+                Step::Find { id, subject, limit } => {
+                    hit("looked up");
+                    let (id, subject) = (format!("e{id}"), format!("k/{subject}"));
+                    prop_assert_eq!(
+                        model.event_by_id(&id).await.unwrap(),
+                        local.event_by_id(&id).await.unwrap()
+                    );
+                    prop_assert_eq!(
+                        model.subject(&subject).await.unwrap(),
+                        local.subject(&subject).await.unwrap()
+                    );
+                    let some = limit.into();
+                    for after in [None, Some("k"), Some(subject.as_str())] {
+                        let (a, b) = (
+                            model.subjects("k/", after, some).await,
+                            local.subjects("k/", after, some).await,
+                        );
+                        prop_assert_eq!(a.unwrap(), b.unwrap());
                     }
                 }
+                Step::Read { from, until, filter, reverse, limit } => {
+                    hit("read");
+                    let filter = filters()[usize::from(filter)].clone();
+                    let until = Some(Position(u64::from(until)));
+                    let from = Position(u64::from(from));
+                    let query = Query {
+                        from,
+                        until,
+                        filter,
+                        reverse,
+                        max_events: limit.into(),
+                        max_bytes: usize::MAX,
+                    };
+                    prop_assert_eq!(read(&model, query.clone()).await, read(&local, query).await);
+                }
+                Step::Reopen => {
+                    hit("opened again");
+                    local.close().await;
+                    drop(local);
+                    local = open();
+                }
             }
-            let (a, b) = (model.read(all()).await.unwrap(), local.read(all()).await.unwrap());
-            prop_assert_eq!(a.events, b.events);
-            Ok(())
-        })?;
-    }
+        }
+        let (a, b) = (model.read(all()).await.unwrap(), local.read(all()).await.unwrap());
+        prop_assert_eq!(a.events, b.events);
+        Ok(())
+    })
 }
