@@ -107,7 +107,7 @@ impl Groups {
         let groups = Self(Arc::new(Inner {
             store,
             settings,
-            run: uuid::Uuid::new_v4().as_u64_pair().0,
+            run: uuid::Uuid::now_v7().as_u64_pair().0,
             last_group: AtomicU64::new(0),
             open: RwLock::default(),
             making: Mutex::default(),

@@ -1,7 +1,8 @@
 //! Delivery tokens as text: `run-group-member-serial`, hexadecimal.
 //!
-//! The run is random per start of the server, so that a token of an earlier
-//! process is never taken for one of this one. Nothing in a token is a secret:
+//! The run is another one with each start of the server, so that a token of an
+//! earlier process is never taken for one of this one; it begins with the time,
+//! so that of two tokens of a group one can see which was given later. Nothing in a token is a secret:
 //! what it may do is looked up, and bound to the session that got it.
 
 use daybook_bus::{MemberId, Token};
