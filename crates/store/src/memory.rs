@@ -17,7 +17,7 @@ pub struct MemoryStore {
     state: Mutex<State>,
     head: watch::Sender<Position>,
     health: watch::Sender<Health>,
-    clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -34,7 +34,25 @@ impl MemoryStore {
             state: Mutex::default(),
             head: watch::Sender::new(Position::ZERO),
             health: watch::Sender::new(Health::Ok),
-            clock: Box::new(clock),
+            clock: Arc::new(clock),
+        }
+    }
+
+    /// A copy with the events before `head` and all checkpoints: what a crash
+    /// leaves if no more had reached the disk.
+    pub fn up_to(&self, head: Position) -> Self {
+        let state = self.lock();
+        let kept = state.events.len().min(usize::try_from(head.0).unwrap_or(usize::MAX));
+        let copy = State {
+            events: state.events[..kept].to_vec(),
+            checkpoints: state.checkpoints.clone(),
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(copy),
+            head: watch::Sender::new(Position(kept as u64)),
+            health: watch::Sender::new(Health::Ok),
+            clock: self.clock.clone(),
         }
     }
 
