@@ -30,6 +30,9 @@ pub struct Failed {
     pub attempts: u32,
     /// It was in flight when a session crashed, and may be what killed it.
     pub suspect: bool,
+    /// Why the last attempt failed.
+    #[serde(default)]
+    pub reason: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -26,6 +26,9 @@ pub(crate) struct Detached {
 pub(crate) struct Parked {
     pub attempts: u32,
     pub reason: Arc<str>,
+    /// Its session said so, before the policy did.
+    #[serde(default)]
+    pub by_session: bool,
 }
 
 /// The records, and which of the keys want to be read.

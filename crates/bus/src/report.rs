@@ -13,6 +13,8 @@ pub struct GroupReport {
     pub options: Options,
     /// The earliest event not known settled.
     pub low: Position,
+    /// The same with the keys that are read on their own, parked ones not counted.
+    pub earliest: Position,
     /// Where the group reads on.
     pub read: Position,
     pub members: Vec<MemberReport>,
@@ -20,6 +22,8 @@ pub struct GroupReport {
     /// Events read and waiting.
     pub waiting: usize,
     pub parked: usize,
+    /// Those of them that a session gave up; the others had all their attempts.
+    pub parked_by_session: usize,
     /// Keys whose events wait in the log, parked ones not counted.
     pub behind: usize,
     pub stopped: bool,
@@ -68,6 +72,14 @@ pub struct KeyReport {
     pub failed_attempts: u32,
     /// Its event was in flight when a session crashed: such are sent one at a time.
     pub suspect: bool,
+    /// Why the last of them failed.
+    pub last_error: Option<String>,
+    /// Where the group reads on: of later events it does not know.
+    pub read: Position,
+    /// Sessions that are here; without one nothing is delivered.
+    pub members: usize,
+    /// The group delivers nothing: it is stopped there.
+    pub stopped_at: Option<Position>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -90,7 +102,7 @@ pub enum KeyState {
     /// It failed for good and waits for an operator.
     Parked { attempts: u32, reason: String },
     /// The whole group waits here for an operator.
-    Stopped,
+    Stopped { attempts: u32, reason: String },
     /// Its events wait in the log, not in memory, and are read by key.
     Behind,
 }

@@ -33,6 +33,9 @@ pub struct Settings {
     pub detached_keys: usize,
     pub page_events: usize,
     pub page_bytes: usize,
+    /// What is kept of the reason that a session gives: a line for a person, in
+    /// memory and in every checkpoint.
+    pub reason_bytes: usize,
     /// How long a failed read or save waits before it is tried again.
     pub retry_ms: u64,
 }
@@ -57,6 +60,7 @@ impl Default for Settings {
             detached_keys: 100_000,
             page_events: 256,
             page_bytes: 1 << 20,
+            reason_bytes: 1_000,
             retry_ms: 500,
         }
     }

@@ -556,3 +556,32 @@ fn a_drained_group_sends_nothing_and_saves_at_once() {
     world.join(1);
     assert_eq!(world.drain(), [1]);
 }
+
+#[test]
+fn what_a_session_gives_as_reason_is_kept_but_not_without_end() {
+    let mut world = World::new();
+    world.join(1);
+    world.publish(&["a"]);
+    let token = world.take()[0].token;
+    let (member, delay_ms, jitter) = (token.member, None, 0);
+    let reason = Some("é".repeat(1_000_000));
+    world.step(Input::Nack { member, token, action: NackAction::Retry, delay_ms, reason, jitter });
+    let last = world.group.explain(world.now, "a").last_error.expect("a reason");
+    assert_eq!(last, "é".repeat(500));
+    world.pass(50);
+    world.restart();
+    world.join(2);
+    assert_eq!(world.group.explain(world.now, "a").last_error, Some(last), "a restart knows it too");
+}
+
+#[test]
+fn lag_counts_keys_with_a_backlog_of_their_own_but_not_what_waits_for_an_operator() {
+    let settings = Settings { lane_events: 4, ..Settings::default() };
+    let mut world = World::with(join(), settings);
+    world.join_as(1, "i1", None, 1);
+    world.publish(&["hot"; 20]);
+    assert_eq!((world.group.report().behind, world.group.report().earliest.0), (1, 0));
+    let got = world.take();
+    world.nack(&got[0], NackAction::Park);
+    assert_eq!((world.group.report().parked, world.group.report().earliest.0), (1, 20));
+}

@@ -104,9 +104,12 @@ async fn explain_tells_why_a_key_is_where_it_is() {
         "{one}"
     );
     assert_eq!(one["owner"], one["instance"]);
-    member.nack(&first.token, NackAction::Retry, Some(Duration::from_secs(50)), None).await;
+    member
+        .nack(&first.token, NackAction::Retry, Some(Duration::from_secs(50)), Some("not today".into()))
+        .await;
     until("a backoff", async || bus.get("/v1/groups/g/keys/k%2F1").await["state"] == "backoff").await;
-    assert_eq!(bus.get("/v1/groups/g/keys/k%2F1").await["failed_attempts"], 1);
+    let one = bus.get("/v1/groups/g/keys/k%2F1").await;
+    assert_eq!((&one["failed_attempts"], &one["last_error"]), (&json!(1), &json!("not today")), "{one}");
     member.nack(&second.token, NackAction::Park, None, Some("no such account".into())).await;
     until("a parked key", async || bus.get("/v1/groups/g/keys/k%2F2").await["state"] == "parked").await;
     let two = bus.get("/v1/groups/g/keys/k%2F2").await;
@@ -237,7 +240,7 @@ async fn metrics_tell_of_each_group() {
     member.nack(&first.token, NackAction::Park, None, None).await;
     until("the parked key is counted", async || {
         let text = bus.http.get(format!("{}/metrics", bus.url)).send().await.unwrap().text().await.unwrap();
-        text.contains("daybook_group_parked_keys{group=\"bank/g\"} 1\n")
+        text.contains("daybook_group_parked_keys{group=\"bank/g\",reason=\"session\"} 1\n")
             && text.contains("daybook_group_members{group=\"bank/g\"} 1\n")
             && text.contains("daybook_group_lag_events{group=\"bank/g\"} ")
     })

@@ -3,6 +3,7 @@
 use daybook_model::Event;
 
 use super::Group;
+use super::settling::attempts_failed;
 use crate::lane::{Delivery, Flight, LaneState};
 use crate::members::SeatId;
 use crate::planted::{Bug, has};
@@ -25,7 +26,8 @@ impl Group {
                 if attempts.failed >= self.options.max_attempts + u32::from(has(Bug::OneAttemptTooMany)) =>
             {
                 let failed = attempts.failed;
-                self.poisoned(now, key, failed, format!("{failed} attempts failed").into());
+                let reason = attempts_failed(failed, attempts.reason.as_deref().unwrap_or("unknown"));
+                self.poisoned(now, key, failed, reason);
             }
             _ => self.enqueue(key),
         }
@@ -118,7 +120,7 @@ impl Group {
 
     fn deliver(&mut self, now: Millis, id: SeatId, key: LaneKey, out: &mut Vec<Effect>) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
-        let attempts = self.failed.get(&lane.head().position).copied().unwrap_or_default();
+        let attempts = self.failed.get(&lane.head().position).cloned().unwrap_or_default();
         if attempts.suspect && self.suspect_in_flight.is_some() {
             // One suspect at a time: when a session dies of it, it is known.
             self.suspects.push_back(key);

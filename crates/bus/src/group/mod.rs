@@ -14,6 +14,7 @@ mod sessions;
 mod settling;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use daybook_model::{Invalid, Position, wire};
 
@@ -67,10 +68,12 @@ pub struct Group {
     next_ticket: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Attempts {
     failed: u32,
     suspect: bool,
+    /// Why the last one failed.
+    reason: Option<Arc<str>>,
 }
 
 /// Whether a member that names other options may change the group.
@@ -85,7 +88,9 @@ pub enum Amendable {
 impl Group {
     /// `head` is the log's durable head.
     pub fn new(checkpoint: Checkpoint, settings: Settings, head: Position) -> Self {
-        let failed = |f: &Failed| (f.position, Attempts { failed: f.attempts, suspect: f.suspect });
+        let failed = |f: &Failed| {
+            (f.position, Attempts { failed: f.attempts, suspect: f.suspect, reason: f.reason.clone() })
+        };
         Self {
             cursor: Cursor::new(checkpoint.top, checkpoint.unsettled),
             options: checkpoint.options,
@@ -169,6 +174,7 @@ impl Group {
             position: *position,
             attempts: attempts.failed,
             suspect: attempts.suspect,
+            reason: attempts.reason.clone(),
         });
         Checkpoint {
             options: self.options.clone(),

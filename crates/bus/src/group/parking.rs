@@ -15,12 +15,12 @@ use crate::planted::{Bug, has};
 impl Group {
     /// The head of a held lane waits for an operator, and the key behind it: one
     /// record in memory, however long the key's backlog grows.
-    pub(super) fn park(&mut self, now: Millis, key: &LaneKey, attempts: u32, reason: Arc<str>) {
+    pub(super) fn park(&mut self, now: Millis, key: &LaneKey, parked: Parked) {
         // All events are one key here: to park it is to stop.
         if *key == LaneKey::All {
-            return self.stop(now, key, attempts, reason);
+            return self.stop(now, key, parked.attempts, parked.reason);
         }
-        self.gave_up(key, Poison::Park, attempts, reason.clone());
+        self.gave_up(key, Poison::Park, parked.attempts, parked.reason.clone());
         let Some(lane) = self.lanes.get(key) else { return };
         let next = lane.head().position;
         for event in &lane.queue {
@@ -28,7 +28,7 @@ impl Group {
         }
         self.failed.remove(&next);
         self.saves.change(now);
-        self.detached.put(key.clone(), Detached { next, parked: Some(Parked { attempts, reason }) });
+        self.detached.put(key.clone(), Detached { next, parked: Some(parked) });
         self.drop_lane(key);
     }
 

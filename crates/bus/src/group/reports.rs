@@ -1,5 +1,6 @@
 //! Looking at a group without changing it.
 
+use crate::detached::Detached;
 use crate::lane::LaneState;
 use crate::report::{GroupReport, KeyReport, KeyState, MemberReport, ParkedReport, Settled};
 use crate::{Group, LaneKey, Millis};
@@ -11,6 +12,14 @@ impl Group {
         self.cursor.low()
     }
 
+    /// The earliest event that is neither settled nor behind one that waits for an
+    /// operator: how far behind the group is.
+    fn earliest(&self) -> Position {
+        let going_on = self.detached.iter().filter(|(_, record)| record.parked.is_none());
+        let next = going_on.map(|(_, record)| record.next).min();
+        next.map_or(self.cursor.low(), |next| next.min(self.cursor.low()))
+    }
+
     pub fn report(&self) -> GroupReport {
         let members = self.members.instances().map(|(_, seat)| MemberReport {
             instance: seat.instance.clone(),
@@ -20,15 +29,18 @@ impl Group {
             credit: seat.credit,
         });
         let in_flight = self.deliveries.len();
+        let by_session = |record: &Detached| record.parked.as_ref().is_some_and(|parked| parked.by_session);
         let parked = self.detached.iter().filter(|(_, record)| record.parked.is_some()).count();
         GroupReport {
             options: self.options.clone(),
             low: self.cursor.low(),
+            earliest: self.earliest(),
             read: self.cursor.read,
             members: members.collect(),
             in_flight,
             waiting: self.lanes.events - in_flight,
             parked,
+            parked_by_session: self.detached.iter().filter(|(_, record)| by_session(record)).count(),
             behind: self.detached.len() - parked,
             stopped: self.stopped.is_some(),
         }
@@ -42,7 +54,7 @@ impl Group {
         let slot = key.slot();
         let owner = self.slots.owner(slot).and_then(|owner| self.members.seat(owner));
         let next = lane.map(|lane| lane.head().position).or(record.map(|record| record.next));
-        let attempts = next.and_then(|next| self.failed.get(&next)).copied().unwrap_or_default();
+        let attempts = next.and_then(|next| self.failed.get(&next)).cloned().unwrap_or_default();
         let parked = record.and_then(|record| record.parked.as_ref());
         let state = match (lane, parked, record) {
             (_, Some(parked), _) => {
@@ -50,6 +62,10 @@ impl Group {
             }
             (Some(lane), ..) => self.lane_state(now, lane),
             (None, None, Some(_)) => KeyState::Behind,
+            // Stopped before a restart, and not read again yet.
+            (None, None, None) if self.stopped.as_ref().is_some_and(|stopped| stopped.key == key) => {
+                self.stopped_state()
+            }
             (None, None, None) => KeyState::Absent,
         };
         KeyReport {
@@ -62,7 +78,17 @@ impl Group {
             next,
             failed_attempts: attempts.failed,
             suspect: attempts.suspect,
+            last_error: attempts.reason.map(|reason| reason.to_string()),
+            read: self.cursor.read,
+            members: self.members.present(),
+            stopped_at: self.stopped.as_ref().map(|stopped| stopped.position),
         }
+    }
+
+    fn stopped_state(&self) -> KeyState {
+        let (attempts, reason) =
+            self.stopped.as_ref().map_or((0, String::new()), |s| (s.attempts, s.reason.to_string()));
+        KeyState::Stopped { attempts, reason }
     }
 
     fn lane_state(&self, now: Millis, lane: &crate::lane::Lane) -> KeyState {
@@ -82,7 +108,7 @@ impl Group {
             LaneState::Held { .. } if lane.fence.is_some() => KeyState::Fencing,
             LaneState::Held { .. } => KeyState::Saving,
             LaneState::Reserved => KeyState::Reserved,
-            LaneState::Stopped => KeyState::Stopped,
+            LaneState::Stopped => self.stopped_state(),
         }
     }
 

@@ -7,6 +7,7 @@ use daybook_model::wire::{NackAction, Poison};
 
 use super::Group;
 use crate::backoff;
+use crate::detached::Parked;
 use crate::lane::LaneState;
 use crate::planted::{Bug, has};
 use crate::timers::Timer;
@@ -52,7 +53,8 @@ impl Group {
         let Some((id, key)) = self.held_by(member, token) else { return };
         let place = self.lanes.get(&key).and_then(|lane| lane.in_flight().position(|d| d.token == token));
         let Some(place) = place else { return };
-        let given = |default: &str| reason.as_deref().unwrap_or(default).into();
+        let longest = self.settings.reason_bytes;
+        let given = |default: &str| shortened(reason.as_deref().unwrap_or(default), longest).into();
         if let Some(seat) = self.members.seat_mut(id) {
             seat.give_back(token.serial);
         }
@@ -78,7 +80,8 @@ impl Group {
         // comes again, and its session may say so then.
         if action == NackAction::Park && place == 0 {
             let attempts = self.attempts_of(&key).saturating_add(1);
-            return self.park(now, &key, attempts, given("parked by the session"));
+            let reason = given("parked by the session");
+            return self.park(now, &key, Parked { attempts, reason, by_session: true });
         }
         let delay_ms = delay_ms.map(|ms| ms.min(self.settings.delay_max_ms));
         let reason = given("the session asked for a retry");
@@ -174,13 +177,13 @@ impl Group {
             let attempts = self.failed.entry(event.position).or_default();
             attempts.failed = attempts.failed.saturating_add(1);
             attempts.suspect |= failure.suspect;
+            attempts.reason = Some(failure.reason.clone());
         }
         let failed = lane.queue.get(which.start).and_then(|event| self.failed.get(&event.position));
         let failed = failed.map_or(0, |attempts| attempts.failed);
         let change = self.saves.change(now);
         if which.start == 0 && failed >= self.options.max_attempts + u32::from(has(Bug::OneAttemptTooMany)) {
-            let reason = format!("{failed} attempts failed, the last: {}", failure.reason);
-            return self.poisoned(now, key, failed, reason.into());
+            return self.poisoned(now, key, failed, attempts_failed(failed, &failure.reason));
         }
         let wait = match failure.delay_ms {
             Some(ms) => ms,
@@ -194,7 +197,7 @@ impl Group {
 
     pub(super) fn poisoned(&mut self, now: Millis, key: &LaneKey, attempts: u32, reason: Arc<str>) {
         match self.options.poison {
-            Poison::Park => self.park(now, key, attempts, reason),
+            Poison::Park => self.park(now, key, Parked { attempts, reason, by_session: false }),
             Poison::Skip => {
                 self.gave_up(key, Poison::Skip, attempts, reason);
                 self.settle_head(now, key);
@@ -215,4 +218,14 @@ impl Group {
             self.records.push(Effect::GaveUp { key: key.clone(), event, how, attempts, reason });
         }
     }
+}
+
+pub(super) fn attempts_failed(failed: u32, last: &str) -> Arc<str> {
+    format!("{failed} attempts failed, the last: {last}").into()
+}
+
+/// The beginning of what a session gave as its reason, at a character's end.
+fn shortened(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }

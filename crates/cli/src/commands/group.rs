@@ -1,5 +1,7 @@
 //! `daybook group`: looking at service groups, and letting go what waits for a person.
 
+mod explain;
+
 use std::io::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -122,7 +124,9 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             let path = format!("/v1/groups/{}/keys/{}", segment(&group), segment(&key));
             let found = Http::new(&bus)?.get(&path).await?;
             match Format::or_default(output) {
-                Format::Table => Ok(writeln!(std::io::stdout().lock(), "{}", sentence(&found))?),
+                Format::Table => {
+                    Ok(writeln!(std::io::stdout().lock(), "{}", explain::sentence(&group, &found))?)
+                }
                 _ => line(&found),
             }
         }
@@ -224,44 +228,6 @@ fn show(group: &Value, output: Option<Format>) -> Result<(), Failure> {
         )?;
     }
     Ok(())
-}
-
-/// Why the key is where it is, for a person.
-fn sentence(key: &Value) -> String {
-    let name = text(&key["subject"]);
-    let next = text(&key["next"]);
-    let seconds = |member: &str| key[member].as_u64().unwrap_or_default() as f64 / 1_000.0;
-    let state = match key["state"].as_str().unwrap_or_default() {
-        "absent" => "nothing of it waits, as far as the group has read".into(),
-        "ready" => format!("position {next} waits for a session with credit"),
-        "in-flight" => format!(
-            "position {next} is with {} for {:.1} s, due in {:.1} s",
-            text(&key["instance"]),
-            seconds("for_ms"),
-            seconds("due_in_ms")
-        ),
-        "backoff" => format!(
-            "position {next} failed {} times and is tried again in {:.1} s",
-            text(&key["failed_attempts"]),
-            seconds("next_in_ms")
-        ),
-        "fencing" => format!("position {next} waits until its old claim is fenced"),
-        "saving" => format!("position {next} waits until its attempt is on disk"),
-        "reserved" => format!("position {next} waits for its session, which is gone and may come back"),
-        "parked" => format!(
-            "parked at position {next} after {} attempts: {}; `daybook group parked retry` or `skip` lets it go on",
-            text(&key["attempts"]),
-            text(&key["reason"])
-        ),
-        "stopped" => format!("the whole group is stopped at position {next}"),
-        "behind" => format!("read by key from position {next} on: it has a backlog of its own"),
-        other => other.to_owned(),
-    };
-    let owner = match key["owner"].as_str() {
-        Some(owner) => format!("; it sticks to {owner}"),
-        None => String::new(),
-    };
-    format!("{name}: {state}{owner} (slot {})", text(&key["slot"]))
 }
 
 fn line(value: &Value) -> Result<(), Failure> {

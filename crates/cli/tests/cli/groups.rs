@@ -57,7 +57,7 @@ fn a_parked_key_is_found_explained_and_let_go() {
     assert_eq!(parked[0]["subject"], "k/bad");
     assert!(parked[0]["reason"].as_str().unwrap().contains("it is bad"));
     let why = serve.run(&["group", "explain", "picky", "k/bad", "--output", "table"], "");
-    assert!(why.stdout.starts_with("k/bad: parked at position 0 after 1 attempts"), "{}", why.stdout);
+    assert!(why.stdout.starts_with("k/bad: parked at position 0 after 1 attempt: "), "{}", why.stdout);
     let dry = serve.run(&["group", "parked", "skip", "picky", "k/bad", "--dry-run"], "");
     assert_eq!((dry.code, dry.stderr.as_str()), (0, "2 events of k/bad wait in picky from position 0 on\n"));
     let list = serve.run(&["group", "ls", "--output", "table"], "");

@@ -7,8 +7,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct GroupInfo {
     pub name: String,
-    /// Positions between the earliest unsettled event and the head of the log,
-    /// whether the group wants them or not.
+    /// Positions between the earliest event that is not settled (nor waits behind
+    /// a parked one) and the head of the log, whether the group wants them or not.
     pub lag_events: Position,
     /// Age of the earliest unsettled event; 0 when there is none.
     pub lag_seconds: u64,

@@ -185,8 +185,8 @@ impl Groups {
     pub async fn info(&self, name: &str) -> Option<GroupInfo> {
         let report = self.ask(name, Command::Report).await?;
         let head = *self.0.store.head().borrow();
-        let lag_events = Position(head.0.saturating_sub(report.low.0));
-        let lag_seconds = if lag_events.0 == 0 { 0 } else { self.age_seconds(report.low).await };
+        let lag_events = Position(head.0.saturating_sub(report.earliest.0));
+        let lag_seconds = if lag_events.0 == 0 { 0 } else { self.age_seconds(report.earliest).await };
         Some(GroupInfo { name: name.to_owned(), lag_events, lag_seconds, report })
     }
 

@@ -21,7 +21,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     sessions(&shared, &mut text);
     groups(&shared, &mut text).await;
     text.labelled("daybook_build_info", "gauge", "Which program this is.");
-    text.sample("daybook_build_info", "version", env!("CARGO_PKG_VERSION"), 1);
+    text.sample("daybook_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text.0).into_response()
 }
 
@@ -69,7 +69,7 @@ fn sessions(shared: &Shared, text: &mut Exposition) {
 /// One line a group and figure; groups are few, so their names may be labels.
 async fn groups(shared: &Shared, text: &mut Exposition) {
     let groups = shared.groups.list().await;
-    let figures: [(&str, &str, fn(&GroupInfo) -> u64); 6] = [
+    let figures: [(&str, &str, fn(&GroupInfo) -> u64); 7] = [
         ("lag_events", "Positions behind the head of the log.", |g| g.lag_events.0),
         ("lag_seconds", "Age of the earliest unsettled event.", |g| g.lag_seconds),
         ("members", "Connected sessions.", |g| {
@@ -77,13 +77,26 @@ async fn groups(shared: &Shared, text: &mut Exposition) {
         }),
         ("in_flight_deliveries", "Events in the hands of sessions.", |g| g.report.in_flight as u64),
         ("waiting_events", "Events read and waiting.", |g| g.report.waiting as u64),
-        ("parked_keys", "Keys that wait for an operator.", |g| g.report.parked as u64),
+        ("behind_keys", "Keys with a backlog of their own, read by key.", |g| g.report.behind as u64),
+        ("stopped", "1 while the group waits for an operator.", |g| u64::from(g.report.stopped)),
     ];
     for (name, help, figure) in figures {
         let name = format!("daybook_group_{name}");
         text.labelled(&name, "gauge", help);
         for group in &groups {
-            text.sample(&name, "group", &group.name, figure(group));
+            text.sample(&name, &[("group", &group.name)], figure(group));
+        }
+    }
+    let name = "daybook_group_parked_keys";
+    text.labelled(
+        name,
+        "gauge",
+        "Keys that wait for an operator: all attempts failed, or a session gave up.",
+    );
+    for group in &groups {
+        let by_session = group.report.parked_by_session;
+        for (reason, keys) in [("attempts", group.report.parked - by_session), ("session", by_session)] {
+            text.sample(name, &[("group", &group.name), ("reason", reason)], keys);
         }
     }
 }
@@ -103,18 +116,22 @@ impl Exposition {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, label: &str, value: &str, figure: impl Display) {
-        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {figure}");
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], figure: impl Display) {
+        let label = |(label, value): &(&str, &str)| {
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            format!("{label}=\"{value}\"")
+        };
+        let labels: Vec<String> = labels.iter().map(label).collect();
+        let _ = writeln!(self.0, "{name}{{{}}} {figure}", labels.join(","));
     }
 
     fn histogram(&mut self, name: &str, help: &str, durations: &Durations) {
         self.labelled(name, "histogram", help);
         let bucket = format!("{name}_bucket");
         for (end, count) in durations.buckets() {
-            self.sample(&bucket, "le", &end.to_string(), count);
+            self.sample(&bucket, &[("le", &end.to_string())], count);
         }
-        self.sample(&bucket, "le", "+Inf", durations.count());
+        self.sample(&bucket, &[("le", "+Inf")], durations.count());
         let _ = write!(self.0, "{name}_sum {}\n{name}_count {}\n", durations.seconds(), durations.count());
     }
 }

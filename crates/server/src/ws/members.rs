@@ -19,6 +19,8 @@ use crate::state::Shared;
 /// here, so this is for `overdue` and the like beside it.
 const PUSHES: usize = 1_024;
 
+const NOT_TAKEN: &str = "the session did not take what it was sent, or the group is closed";
+
 /// A seat that a `join` has taken; empty until the group has answered.
 type Seat = Arc<Mutex<Option<Membership>>>;
 
@@ -42,6 +44,7 @@ impl Members {
         self.seats.insert(subscription, seat.clone());
         let (shared, who) = (self.shared.clone(), self.who.clone());
         let (push, pushed) = mpsc::channel(PUSHES);
+        let still = Arc::downgrade(&seat);
         // First the answer, then the deliveries: one stream keeps that order.
         let answer = stream::once(async move {
             match shared.groups.join(who, join, push).await {
@@ -53,11 +56,19 @@ impl Members {
                 Err(problem) => ServerMessage::Error(Box::new(wire::Error { id: Some(id), problem })),
             }
         });
-        let pushes =
-            stream::unfold(
-                pushed,
-                |mut pushed| async move { pushed.recv().await.map(|push| (push, pushed)) },
-            );
+        let pushes = stream::unfold(Some(pushed), move |pushed| {
+            let still = still.clone();
+            async move {
+                let mut pushed = pushed?;
+                match pushed.recv().await {
+                    Some(over @ Push::Revoked(_)) => Some((over, None)),
+                    Some(push) => Some((push, Some(pushed))),
+                    // Without a word the group drops only who does not take what
+                    // it is sent; whoever has left has no seat any more.
+                    None => still.upgrade().map(|_| (Push::Revoked(NOT_TAKEN.into()), None)),
+                }
+            }
+        });
         let pushes = pushes.map(move |push| match push {
             Push::Deliver(deliveries) => wire::Deliver { subscription, deliveries }.into(),
             Push::Overdue(token) => wire::Overdue { subscription, token }.into(),
