@@ -1,6 +1,7 @@
 //! `daybook bench`: figures with the command that makes them.
 
 mod append;
+mod backlog;
 mod contention;
 mod group;
 mod lean;
@@ -13,6 +14,7 @@ use crate::exit::Failure;
 #[derive(clap::Subcommand)]
 pub enum Command {
     Append(append::Args),
+    Backlog(backlog::Args),
     Contention(contention::Args),
     Group(group::Args),
     Store(store::Args),
@@ -21,6 +23,7 @@ pub enum Command {
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Append(args) => append::run(args).await,
+        Command::Backlog(args) => backlog::run(args).await,
         Command::Contention(args) => contention::run(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Store(args) => store::run(args).await,

@@ -105,6 +105,22 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Events per second of as many writers, each with a connection of its own: what
+/// other figures are held against.
+pub(super) async fn events_per_s(
+    bus: &str,
+    writers: u32,
+    payload: usize,
+    seconds: u64,
+) -> Result<f64, Failure> {
+    let (connections, sdk, batch, output, bus_of_args, dir) = (None, false, 1, None, None, None);
+    let args = Args { writers, connections, sdk, batch, payload, seconds, output, bus: bus_of_args, dir };
+    let connected = Writers::connect(&args, writers, bus).await?;
+    let begun = Instant::now();
+    let events = connected.run(&args, begun + Duration::from_secs(seconds)).await?.len();
+    Ok((events as f64 / begun.elapsed().as_secs_f64()).round())
+}
+
 /// Who publishes: lean connections, or the SDK where writers share some.
 enum Writers {
     Lean(Vec<Lean>),

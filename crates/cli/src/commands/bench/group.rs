@@ -1,5 +1,7 @@
 //! Published, delivered, acked: members of one group take what publishers store
-//! meanwhile. Every event is acked by the one member that got it.
+//! meanwhile. Every event is acked by the one member that got it. Before, the
+//! same server shows what it appends without a group: the one figure says little
+//! on a machine that nobody knows, their ratio does.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,8 +14,8 @@ use daybook_model::{Data, Filter, NewEvent};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::payload;
 use super::server::Measured;
+use super::{append, payload};
 use crate::exit::Failure;
 
 /// Throughput of a service group, end to end.
@@ -21,6 +23,9 @@ use crate::exit::Failure;
 pub struct Args {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256))]
     members: u32,
+    /// Members beside them that take what they get and never ack.
+    #[arg(long, default_value_t = 0)]
+    stuck: u32,
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     #[arg(long, default_value_t = 256)]
@@ -44,12 +49,18 @@ pub struct Args {
 #[derive(Serialize)]
 struct Figures {
     members: u32,
+    stuck: u32,
     keys: u64,
     payload: usize,
     seconds: f64,
     published: u64,
     settled: u64,
     events_per_s: f64,
+    /// As many writers on the same server, without a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    append_events_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share_of_append: Option<f64>,
     /// From the publisher's receipt to the member's handler.
     p50_us: u64,
     p99_us: u64,
@@ -67,16 +78,25 @@ struct Shared {
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let measured = Measured::start(args.bus.clone(), args.dir.clone()).await?;
+    // At a given rate there is nothing to compare.
+    let append_events_per_s = match args.rate {
+        Some(_) => None,
+        None => Some(append::events_per_s(&measured.bus, args.writers, args.payload, args.seconds).await?),
+    };
     let shared = Arc::new(Shared::default());
     // A group and a type of its own for each run.
     let name = format!("bench-{}", uuid::Uuid::now_v7());
     let mut members = JoinSet::new();
-    for i in 0..args.members {
+    for i in 0..args.members + args.stuck {
         let client =
             Client::builder(&measured.bus).service("bench").instance(format!("m{i}")).connect().await?;
         let join = Join { filter: Some(Filter::types([name.as_str()])), ..Join::new(name.as_str(), 64) };
         let membership = client.join(join).await?;
-        members.spawn(member(client, membership, shared.clone()));
+        if i < args.members {
+            members.spawn(member(client, membership, shared.clone()));
+        } else {
+            members.spawn(stuck(client, membership));
+        }
     }
     let mut publishers = Vec::new();
     for i in 0..4 {
@@ -104,13 +124,18 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         writer.map_err(|e| Failure::failed(e.to_string()))??;
     }
     let published = next.load(Ordering::Relaxed);
-    while shared.settled.load(Ordering::Relaxed) < published {
+    // With stuck members the others are measured while they get all they can.
+    let mut seconds = begun.elapsed().as_secs_f64();
+    let mut settled = shared.settled.load(Ordering::Relaxed);
+    while args.stuck == 0 && shared.settled.load(Ordering::Relaxed) < published {
         if begun.elapsed() > Duration::from_secs(args.seconds + 60) {
             return Err(Failure::failed("not everything that was published was delivered within a minute"));
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    if args.stuck == 0 {
+        (seconds, settled) = (begun.elapsed().as_secs_f64(), published);
+    }
     shared.done.store(true, Ordering::Relaxed);
     members.abort_all();
     measured.stop().await;
@@ -120,17 +145,26 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         |p: f64| latencies.get(((latencies.len() as f64 - 1.0) * p) as usize).copied().unwrap_or_default();
     let figures = Figures {
         members: args.members,
+        stuck: args.stuck,
         keys: args.keys,
         payload: args.payload,
         seconds,
         published,
-        settled: shared.settled.load(Ordering::Relaxed),
-        events_per_s: (published as f64 / seconds).round(),
+        settled,
+        events_per_s: (settled as f64 / seconds).round(),
+        append_events_per_s,
+        share_of_append: append_events_per_s
+            .map(|append| (settled as f64 / seconds / append.max(1.0) * 100.0).round() / 100.0),
         p50_us: percentile(0.5),
         p99_us: percentile(0.99),
     };
     println!("{}", serde_json::to_string(&figures).map_err(std::io::Error::from)?);
     Ok(())
+}
+
+async fn stuck(client: Client, mut membership: daybook_client::Membership) {
+    while membership.next().await.is_some() {}
+    drop(client);
 }
 
 async fn member(client: Client, mut membership: daybook_client::Membership, shared: Arc<Shared>) {

@@ -60,6 +60,14 @@ impl Measured {
             .ok_or_else(|| Failure::failed(format!("the server has no metric `{name}`")))
     }
 
+    /// MiB that the server of our own holds now; only Linux tells.
+    pub fn resident_mib(&self) -> Option<u64> {
+        let (child, _) = self.child.as_ref()?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()?)).ok()?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        Some(kib?.parse::<u64>().ok()? >> 10)
+    }
+
     pub async fn stop(mut self) {
         if let Some((mut child, _dir)) = self.child.take() {
             let _ = child.kill().await;
