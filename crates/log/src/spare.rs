@@ -25,7 +25,10 @@ pub(crate) const SPARE: &str = "spare";
 
 /// Filled and synced piece by piece, so that the writer's own syncs never wait
 /// behind more than this.
-const PIECE_BYTES: u64 = 1 << 20;
+const PIECE_BYTES: u64 = 256 << 10;
+/// Pauses between pieces, in times of what the last took: most of the disk is
+/// the writer's, who waits for none of this unless it is fast enough to catch up.
+const PAUSES: u32 = 2;
 
 #[derive(Default)]
 struct Slot {
@@ -103,9 +106,8 @@ impl Spare {
             file.write_all_at(&zeros[..len as usize], at)?;
             sync_unless(Bug::SpareSyncSkipped, &*file)?;
             at += len;
-            // As long a pause as the work took: the disk is half the writer's.
             if at < size && !self.hurry.load(Ordering::Acquire) {
-                std::thread::sleep(begun.elapsed());
+                std::thread::sleep(begun.elapsed() * PAUSES);
             }
         }
         Ok((file, size))

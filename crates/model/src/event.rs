@@ -11,16 +11,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{Error as _, MapAccess};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use serde_json::value::RawValue;
 
-use crate::json::deeper_than;
+use crate::json::{JsonText, deeper_than};
 use crate::{Invalid, Limits, Position, Sequence, Timestamp};
 
 /// The payload.
 #[derive(Clone, Debug)]
 pub enum Data {
     /// Any JSON value, byte for byte as it was published.
-    Json(Box<RawValue>),
+    Json(JsonText),
     /// `data_base64`, decoded.
     Binary(Vec<u8>),
 }
@@ -39,7 +38,7 @@ impl Data {
 
     /// Any serialisable value as JSON data.
     pub fn json<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::value::to_raw_value(value).map(Self::Json)
+        serde_json::value::to_raw_value(value).map(|raw| Self::Json(raw.into()))
     }
 }
 
@@ -361,10 +360,13 @@ impl<'de, const STORED: bool> de::Visitor<'de> for AttributesVisitor<STORED> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Attributes, A::Error> {
         let mut all = Attributes::default();
         let new = &mut all.new;
-        let (mut id, mut kind, mut specversion) = (None, None, None::<String>);
+        let (mut id, mut kind, mut specversion) = (None, None, None::<Cow<'de, str>>);
         while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
             match &*name {
-                "specversion" => once(&mut specversion, &name, map.next_value()?)?,
+                "specversion" => {
+                    let version: Option<Name<'de>> = map.next_value()?;
+                    once(&mut specversion, &name, version.map(|version| version.0))?;
+                }
                 "id" => once(&mut id, &name, map.next_value()?)?,
                 "type" => once(&mut kind, &name, map.next_value()?)?,
                 "source" => once(&mut new.source, &name, map.next_value()?)?,
@@ -377,8 +379,7 @@ impl<'de, const STORED: bool> de::Visitor<'de> for AttributesVisitor<STORED> {
                 "dataschema" => once(&mut new.dataschema, &name, map.next_value()?)?,
                 "traceparent" => once(&mut new.traceparent, &name, map.next_value()?)?,
                 "data" => {
-                    let raw: Box<RawValue> = map.next_value()?;
-                    once(&mut new.data, &name, Some(Data::Json(raw)))?;
+                    once(&mut new.data, &name, Some(Data::Json(map.next_value()?)))?;
                 }
                 "data_base64" => {
                     let text: Option<Cow<'de, str>> = map.next_value()?;
@@ -428,7 +429,7 @@ impl<'de, const STORED: bool> de::Visitor<'de> for AttributesVisitor<STORED> {
     }
 }
 
-/// A member name, borrowed where JSON allows it.
+/// A text, borrowed where JSON allows it.
 struct Name<'de>(Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -437,7 +438,7 @@ impl<'de> Deserialize<'de> for Name<'de> {
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Name<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member name")
+                f.write_str("a text")
             }
             fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Name<'de>, E> {
                 Ok(Name(Cow::Borrowed(text)))
@@ -495,6 +496,7 @@ impl<'de> Deserialize<'de> for Event {
 
 #[cfg(feature = "schema")]
 mod schema;
+mod write;
 
 #[cfg(test)]
 mod tests {
@@ -543,7 +545,7 @@ mod tests {
             assert_eq!(event.validate(&limits).unwrap_err().member, member);
         }
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-        let event = NewEvent::new("1", "T").data(Data::Json(RawValue::from_string(deep).unwrap()));
+        let event = NewEvent::new("1", "T").data(Data::Json(JsonText::from_string(deep).unwrap()));
         assert_eq!(event.validate(&limits).unwrap_err().member, "data");
     }
 }

@@ -23,6 +23,7 @@ pub mod wire;
 
 pub use event::{Data, Event, ExtensionValue, NewEvent};
 pub use filter::{Filter, Pattern};
+pub use json::JsonText;
 pub use limits::Limits;
 pub use numbers::{Position, Sequence};
 pub use problem::{Code, Invalid, Problem};

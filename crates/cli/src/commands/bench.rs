@@ -5,6 +5,7 @@ mod backlog;
 mod contention;
 mod group;
 mod lean;
+mod replay;
 mod server;
 mod store;
 
@@ -17,6 +18,7 @@ pub enum Command {
     Backlog(backlog::Args),
     Contention(contention::Args),
     Group(group::Args),
+    Replay(replay::Args),
     Store(store::Args),
 }
 
@@ -26,6 +28,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Backlog(args) => backlog::run(args).await,
         Command::Contention(args) => contention::run(args).await,
         Command::Group(args) => group::run(args).await,
+        Command::Replay(args) => replay::run(args).await,
         Command::Store(args) => store::run(args).await,
     }
 }
@@ -33,5 +36,5 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 /// JSON of exactly `bytes` bytes, 8 at least.
 fn payload(bytes: usize) -> daybook_model::Data {
     let text = format!("{{\"p\":\"{}\"}}", "x".repeat(bytes.saturating_sub(8)));
-    daybook_model::Data::Json(serde_json::value::RawValue::from_string(text).expect("it is JSON"))
+    daybook_model::Data::Json(daybook_model::JsonText::from_string(text).expect("it is JSON"))
 }

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::write::{Written, list};
 use crate::Invalid;
 
 /// A message that cannot be read, with the request number if it has one, so
@@ -111,12 +112,11 @@ fn diagnose<'a, T: Deserialize<'a>>(json: &'a str) -> Invalid {
 }
 
 /// Appends messages as one frame: an object alone, an array of several.
-pub fn write_frame<T: Serialize>(messages: &[T], out: &mut Vec<u8>) {
-    let result = match messages {
-        [one] => serde_json::to_writer(out, one),
-        many => serde_json::to_writer(out, many),
-    };
-    result.expect("messages have string keys and write to memory");
+pub fn write_frame<T: Written>(messages: &[T], out: &mut Vec<u8>) {
+    match messages {
+        [one] => one.write(out),
+        many => list(out, many, |out, message| message.write(out)),
+    }
 }
 
 /// Declares one direction's messages: the enum, its `op` names, its reading.

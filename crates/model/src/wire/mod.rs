@@ -7,6 +7,7 @@
 mod client;
 mod frame;
 mod server;
+pub(crate) mod write;
 
 pub use crate::numbers::{Count, NotDecimal};
 pub use client::{
@@ -18,6 +19,7 @@ pub use server::{
     CaughtUp, Deliver, Delivery, Done, Drain, Error, Events, Joined, Overdue, Page, Receipt, Receipted,
     Revoked, ServerMessage, Shared, Subscribed, Welcome,
 };
+pub use write::Written;
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "daybook.v1.json";

@@ -7,10 +7,9 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use daybook_model::wire::{self, Receipted};
-use daybook_model::{Code, Data, Invalid, NewEvent, Position, Problem};
+use daybook_model::{Code, Data, Invalid, JsonText, NewEvent, Position, Problem};
 use daybook_store::{Fence, Query};
 use futures_util::stream;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::follow;
@@ -105,9 +104,8 @@ fn binary(headers: &HeaderMap, kind: &str, body: &Bytes) -> Result<NewEvent, Inv
         None
     } else if is_json {
         let text = str::from_utf8(body).map_err(|_| Invalid::new("data", "is not UTF-8"))?;
-        let raw: Box<RawValue> =
-            serde_json::from_str(text).map_err(|e| Invalid::new("data", e.to_string()))?;
-        Some(Data::Json(raw))
+        let json = JsonText::from_string(text.to_owned()).map_err(|e| Invalid::new("data", e.to_string()))?;
+        Some(Data::Json(json))
     } else {
         Some(Data::Binary(body.to_vec()))
     };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use daybook_model::wire::{self, Edge, Named, ServerMessage, Start};
 use daybook_model::{Code, Event, Filter, Position, Problem};
-use daybook_store::Query;
+use daybook_store::{Answer, Page, Query, ReadError};
 use futures_util::stream;
 use tokio::sync::{Notify, watch};
 
@@ -65,6 +65,7 @@ impl Subscriptions {
             id: m.id,
             subscription,
             at: At::Start(m.from),
+            ahead: None,
             caught_up: false,
         };
         Ok(Box::pin(stream::unfold(follower, Follower::next)))
@@ -102,8 +103,13 @@ struct Follower {
     id: u64,
     subscription: u64,
     at: At,
+    /// The next page, read while the client is sent the last.
+    ahead: Option<Ahead>,
     caught_up: bool,
 }
+
+/// A page under way, and the head it was asked below.
+type Ahead = (Position, Answer<Result<Page, ReadError>>);
 
 impl Follower {
     async fn next(mut self) -> Option<(ServerMessage, Self)> {
@@ -141,33 +147,42 @@ impl Follower {
                 }
                 continue;
             }
-            let credit = self.flow.credit.load(Ordering::Relaxed);
-            if credit == 0 {
+            let Some((below, page)) = self.ahead.take().or_else(|| self.ask(position, head)) else {
                 let flow = self.flow.clone();
                 flow.changed.notified().await;
                 continue;
-            }
-            let query = Query {
-                from: position,
-                until: Some(head),
-                filter: self.filter.clone(),
-                reverse: false,
-                max_events: usize::try_from(credit).unwrap_or(usize::MAX).min(PUSH_EVENTS),
-                max_bytes: PUSH_BYTES,
             };
-            let page = match self.shared.store.read(query).await {
+            let page = match page.await {
                 Ok(page) => page,
                 Err(error) => return self.fail(read_problem(error)),
             };
-            position = page.next.unwrap_or(head);
+            position = page.next.unwrap_or(below);
+            self.flow.credit.fetch_sub(page.events.len() as u64, Ordering::Relaxed);
+            if position < head {
+                self.ahead = self.ask(position, head);
+            }
             if page.events.is_empty() {
                 continue;
             }
             self.at = At::Position(position);
-            self.flow.credit.fetch_sub(page.events.len() as u64, Ordering::Relaxed);
             let events = page.events.into_iter().map(wire::Shared).collect();
             return Some((wire::Events { subscription: self.subscription, events }.into(), self));
         }
+    }
+
+    /// Begins to read the next page; `None` while the client has no credit.
+    fn ask(&self, from: Position, head: Position) -> Option<Ahead> {
+        let credit = self.flow.credit.load(Ordering::Relaxed);
+        let max_events = usize::try_from(credit).unwrap_or(usize::MAX).min(PUSH_EVENTS);
+        let query = Query {
+            from,
+            until: Some(head),
+            filter: self.filter.clone(),
+            reverse: false,
+            max_events,
+            max_bytes: PUSH_BYTES,
+        };
+        (max_events > 0).then(|| (head, self.shared.store.read(query)))
     }
 
     fn fail(mut self, problem: Problem) -> Option<(ServerMessage, Self)> {

@@ -62,7 +62,7 @@ async fn everything_is_there_again_byte_for_byte() {
             ("level".into(), ExtensionValue::Integer(-7)),
             ("zone".into(), ExtensionValue::String("ü".into())),
         ],
-        data: Some(Data::Json(serde_json::value::RawValue::from_string("{ \"a\":1.000 }".into()).unwrap())),
+        data: Some(Data::Json(daybook_model::JsonText::from_string("{ \"a\":1.000 }".into()).unwrap())),
         ..NewEvent::new("odd", "Odd")
     };
     let binary = NewEvent { data: Some(Data::Binary(vec![0, 255, 1])), ..NewEvent::new("binary", "B") };

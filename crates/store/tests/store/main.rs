@@ -35,8 +35,7 @@ pub fn batch(events: Vec<NewEvent>) -> Batch {
 }
 
 pub fn event(id: &str, subject: &str, sequence: Option<u64>) -> NewEvent {
-    let data =
-        Data::Json(serde_json::value::RawValue::from_string(format!("{{\"id\" : \"{id}\"}}")).unwrap());
+    let data = Data::Json(daybook_model::JsonText::from_string(format!("{{\"id\" : \"{id}\"}}")).unwrap());
     NewEvent { sequence: sequence.map(Sequence), ..NewEvent::new(id, "Happened").subject(subject).data(data) }
 }
 

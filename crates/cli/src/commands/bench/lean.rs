@@ -13,6 +13,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use crate::exit::{Failure, UNREACHABLE};
 
+/// The library clears this much before every read.
+const READ_BUFFER_BYTES: usize = 8 << 10;
+
 pub struct Lean(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Lean {
@@ -20,8 +23,7 @@ impl Lean {
         let url = format!("{}/v1/ws", bus.replacen("http://", "ws://", 1));
         let mut request = url.into_client_request().map_err(gone)?;
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(wire::SUBPROTOCOL));
-        // The library clears its read buffer before every read.
-        let config = WebSocketConfig::default().read_buffer_size(4 << 10);
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         let (socket, _) = connect_async_with_config(request, Some(config), true).await.map_err(gone)?;
         let mut lean = Self(socket);
         let hello = format!(r#"{{"op":"hello","id":1,"service":"bench","instance":"{instance}"}}"#);
@@ -33,12 +35,10 @@ impl Lean {
 
     /// One request, its answer awaited. A refusal is an `Err`.
     pub async fn call(&mut self, request: String) -> Result<ServerMessage, Failure> {
-        self.0.send(Message::Text(request.into())).await.map_err(gone)?;
+        self.send(request).await?;
         loop {
-            let frame = self.0.next().await.ok_or_else(|| gone("it closed the connection"))?;
-            let Message::Text(text) = frame.map_err(gone)? else { continue };
             let mut answer = None;
-            wire::messages(&text, |message| answer = answer.take().or(Some(message)));
+            self.receive(|message| answer = answer.take().or(Some(message))).await?;
             match answer {
                 Some(Ok(ServerMessage::Error(error))) => {
                     return Err(Failure::failed(error.problem.to_string()));
@@ -46,6 +46,24 @@ impl Lean {
                 Some(Ok(message)) => return Ok(message),
                 Some(Err(malformed)) => return Err(Failure::failed(malformed.invalid.to_string())),
                 None => {}
+            }
+        }
+    }
+
+    pub async fn send(&mut self, frame: String) -> Result<(), Failure> {
+        self.0.send(Message::Text(frame.into())).await.map_err(gone)
+    }
+
+    /// The messages of the next frame.
+    pub async fn receive(
+        &mut self,
+        each: impl FnMut(Result<ServerMessage, wire::Malformed>),
+    ) -> Result<(), Failure> {
+        loop {
+            let frame = self.0.next().await.ok_or_else(|| gone("it closed the connection"))?;
+            if let Message::Text(text) = frame.map_err(gone)? {
+                wire::messages(&text, each);
+                return Ok(());
             }
         }
     }

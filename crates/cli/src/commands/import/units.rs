@@ -6,9 +6,8 @@
 
 use std::io::{BufRead, BufReader};
 
-use daybook_model::{Data, ExtensionValue, NewEvent, Position, wire};
+use daybook_model::{Data, ExtensionValue, JsonText, NewEvent, Position, wire};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use crate::commands::export::EXACT_DATA;
@@ -171,7 +170,7 @@ fn exact_data(event: &mut NewEvent) -> Result<(), String> {
     let ExtensionValue::String(text) = value else {
         return Err(format!("`{EXACT_DATA}` must be a string"));
     };
-    let raw = RawValue::from_string(text).map_err(|error| format!("`{EXACT_DATA}` is no JSON: {error}"))?;
+    let raw = JsonText::from_string(text).map_err(|error| format!("`{EXACT_DATA}` is no JSON: {error}"))?;
     event.data = Some(Data::Json(raw));
     Ok(())
 }
@@ -228,7 +227,7 @@ mod tests {
     fn data_with_line_breaks_comes_back_byte_for_byte() {
         let text = r#"{"specversion":"1.0","id":"a","type":"T","data":{  "a":1 },"daybookrawdata":"{\n\r\"a\":1 }"}"#;
         let event = one(text).unwrap().events.remove(0);
-        assert_eq!(event.data, Some(Data::Json(RawValue::from_string("{\n\r\"a\":1 }".into()).unwrap())));
+        assert_eq!(event.data, Some(Data::Json(JsonText::from_string("{\n\r\"a\":1 }".into()).unwrap())));
         assert!(event.extensions.is_empty());
         assert!(one(&text.replace(r#""{\n\r\"a\":1 }""#, "\"{\"")).is_err());
     }
