@@ -5,7 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Got, World, event, join};
-use daybook_bus::{Input, Settings};
+use daybook_bus::{Effect, Group, Input, MemberId, Millis, Settings};
 use daybook_model::Position;
 use daybook_model::wire::NackAction;
 
@@ -209,6 +209,50 @@ fn a_crash_between_a_detach_and_its_checkpoint_repeats_but_loses_nothing() {
 }
 
 #[test]
+fn whichever_checkpoint_a_crash_leaves_nothing_is_lost_and_nothing_overtakes() {
+    let settings = Settings { lane_events: 3, save_after_ms: 0, ..Settings::default() };
+    let mut world = World::with(join(), settings);
+    world.join(1);
+    world.answer_saves = false;
+    // A key that is detached, read on its own, parked, retried and re-attached.
+    world.publish(&["hot", "hot", "cold", "hot", "hot", "hot", "hot", "cold", "hot", "hot"]);
+    let mut left = vec![world.disk.clone()];
+    let mut parked = false;
+    for _ in 0..40 {
+        let Some(got) = world.inbox.pop() else { break };
+        if got.position() == 4 && !parked {
+            parked = true;
+            world.nack(&got, NackAction::Park);
+            world.publish(&["hot", "cold"]);
+            world.retry("hot");
+        } else {
+            world.ack(&got);
+        }
+        world.pass(20);
+        left.extend(world.saves.iter().map(|(_, checkpoint)| checkpoint.clone()));
+        world.answer_saves();
+    }
+    assert_eq!((world.low(), world.group.report().behind), (12, 0), "it was never re-attached");
+    left.push(world.disk.clone());
+    assert!(left.iter().any(|checkpoint| serde_json::to_string(checkpoint).unwrap().contains("\"next\"")));
+    world.answer_saves = true;
+    for (i, checkpoint) in left.into_iter().enumerate() {
+        world.disk = checkpoint;
+        world.restart();
+        let settled = world.group.settled();
+        let open: BTreeSet<u64> =
+            world.log.iter().filter(|event| !settled.contains(event)).map(|event| event.position.0).collect();
+        world.join(100 + i as u64);
+        if let Some(parked) = world.group.parked().first() {
+            world.step(Input::Retry(parked.key.clone()));
+        }
+        let again = world.drain();
+        in_order_once(&world, &again);
+        assert_eq!(again.into_iter().collect::<BTreeSet<_>>(), open, "checkpoint {i}");
+    }
+}
+
+#[test]
 fn a_batch_over_two_keys_is_two_keys() {
     let mut world = World::new();
     world.join(1);
@@ -273,4 +317,22 @@ fn positions_beyond_what_javascript_counts_are_exact() {
     let json = serde_json::to_string(&checkpoint).unwrap();
     assert!(json.contains(&format!("\"{far}\"")), "{json}");
     assert_eq!(serde_json::from_str::<daybook_bus::Checkpoint>(&json).unwrap(), checkpoint);
+    // And the machine goes on from there, one by one.
+    let (mut group, head, now) =
+        (Group::new(checkpoint, Settings::default(), Position(far + 2)), far + 2, Millis(0));
+    let mut out = Vec::new();
+    let (member, instance) = (MemberId(1), "i".to_owned());
+    let (credit, credit_bytes, window) = (10, 1 << 20, 1);
+    group.step(now, Input::Join { member, instance, boot: None, credit, credit_bytes, window }, &mut out);
+    assert!(
+        matches!(out[0], Effect::Read { from, until, .. } if from.0 == far - 2 && until.0 == head),
+        "{out:?}"
+    );
+    let events = (far - 2..head).map(|position| event(position, None, "T")).collect();
+    group.step(now, Input::Page { next: Position(head), events }, &mut out);
+    let delivered = out.iter().filter_map(|effect| match effect {
+        Effect::Deliver { event, .. } => Some(event.position.0),
+        _ => None,
+    });
+    assert_eq!(delivered.collect::<Vec<_>>(), [far - 2, far, far + 1], "{} was settled before", far - 1);
 }
