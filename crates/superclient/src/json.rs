@@ -22,7 +22,11 @@ pub(crate) fn from_lua(lua: &Lua, value: &Value) -> mlua::Result<Json> {
 }
 
 fn convert(lua: &Lua, value: &Value, path: &str, depth: usize) -> mlua::Result<Json> {
-    let refuse = |reason: &str| Err(mlua::Error::runtime(format!("{path} {reason}")));
+    let refuse = |reason: &str| {
+        let shown: String = path.chars().take(60).collect();
+        let more = if shown.len() < path.len() { "…" } else { "" };
+        Err(mlua::Error::runtime(format!("{shown}{more} {reason}")))
+    };
     if depth > DEPTH_MAX {
         return refuse("is nested too deep or contains itself");
     }

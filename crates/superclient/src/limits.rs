@@ -4,13 +4,14 @@
 //! every interrupt raises, so that a `pcall` which catches the first one is
 //! stopped by the next.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mlua::{Lua, VmState};
+use mlua::{Function, Lua, VmState};
 
 use crate::Limits;
+use crate::report::{self, Invalid};
 
 /// Budget of what runs now. Scripts of one machine run one at a time, so one
 /// clock is enough: it is wound up whenever a script is entered.
@@ -21,18 +22,28 @@ pub(crate) struct Budget {
     /// How long a call may take, waiting included.
     pub wall: Duration,
     exceeded: Rc<Cell<bool>>,
+    /// Where the script was when its memory ran short or its time was over.
+    seen: Rc<RefCell<String>>,
 }
 
 pub(crate) const EXCEEDED: &str = "the script used up its time";
 
+/// What an error says when there was no memory left.
+pub(crate) const FULL: &str = "the script used up its memory";
+
 impl Budget {
     pub fn install(lua: &Lua, limits: Limits) -> Self {
-        let Limits { compute, wall, .. } = limits;
-        let budget = Self { until: Rc::default(), compute, wall, exceeded: Rc::default() };
+        let Limits { compute, wall, memory_bytes } = limits;
+        let budget =
+            Self { until: Rc::default(), compute, wall, exceeded: Rc::default(), seen: Rc::default() };
         let seen = budget.clone();
         // Reading the clock at every call would cost more than the script.
         let countdown = Cell::new(0u32);
-        lua.set_interrupt(move |_| {
+        lua.set_interrupt(move |lua| {
+            // Nobody can say where memory ended: an error of the allocator has no trace.
+            if lua.used_memory() > memory_bytes / 2 {
+                *seen.seen.borrow_mut() = place(lua);
+            }
             let left = countdown.get();
             if left > 0 && !seen.exceeded.get() {
                 countdown.set(left - 1);
@@ -42,7 +53,9 @@ impl Budget {
             match seen.until.get() {
                 Some(until) if Instant::now() >= until => {
                     seen.exceeded.set(true);
-                    Err(mlua::Error::runtime(EXCEEDED))
+                    let place = place(lua);
+                    seen.seen.borrow_mut().clone_from(&place);
+                    Err(mlua::Error::runtime(format!("{place}{EXCEEDED}")))
                 }
                 _ => Ok(VmState::Continue),
             }
@@ -70,6 +83,27 @@ impl Budget {
         Entered { until: self.until.clone(), before, used: Some((Instant::now(), used)) }
     }
 
+    /// An error that has no place of its own, like the allocator's, with the one
+    /// that was last seen, or at least the line that the function begins in.
+    pub fn placed(&self, error: mlua::Error, function: Option<&Function>) -> mlua::Error {
+        let told = report::describe(&error);
+        let mut place = self.seen.take();
+        if report::file(&told).is_some() || Invalid::of(&error).is_some() {
+            return error;
+        }
+        if place.is_empty()
+            && let Some(info) = function.map(Function::info)
+        {
+            place =
+                format!("{}:{}: ", info.short_src.unwrap_or_default(), info.line_defined.unwrap_or_default());
+        }
+        let told = match report::headline(&told) {
+            "error in error handling" => "an error that cannot be shown: its __tostring fails",
+            told => told,
+        };
+        mlua::Error::runtime(format!("{place}{told}"))
+    }
+
     /// The machine is full: what its scripts left behind may never be let go.
     pub fn spend(&self) {
         self.exceeded.set(true);
@@ -79,6 +113,22 @@ impl Budget {
     pub fn exceeded(&self) -> bool {
         self.exceeded.get()
     }
+}
+
+/// `points.lua:7: ` of what runs now, for an error that no function raised.
+fn place(lua: &Lua) -> String {
+    for level in 0..50 {
+        let seen = lua.inspect_stack(level, |debug| {
+            let source = debug.source().short_src.map(|name| name.into_owned()).unwrap_or_default();
+            (source, debug.current_line().unwrap_or_default())
+        });
+        match seen {
+            Some((source, line)) if source.ends_with(".lua") => return format!("{source}:{line}: "),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    String::new()
 }
 
 pub(crate) struct Entered<'a> {

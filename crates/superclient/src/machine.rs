@@ -117,6 +117,10 @@ pub(crate) struct Call {
     pub atomic: Cell<bool>,
     /// Entities are read as of then: the request's `?at=`.
     pub at: Option<String>,
+    /// Services that ask each other: how many are waiting for this one's answer.
+    pub depth: u32,
+    /// Lines that `ctx.log` and `print` have written.
+    pub logged: Cell<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +151,8 @@ impl Call {
             pure: Cell::new(0),
             atomic: Cell::new(false),
             at: None,
+            depth: 0,
+            logged: Cell::new(0),
         }
     }
 
@@ -318,7 +324,8 @@ impl Machine {
             // Text only: bytecode could break out of the machine.
             let chunk = machine.lua.load(bundle.text.as_str()).set_name(format!("@{}", bundle.name));
             let loaded = chunk.set_mode(mlua::chunk::ChunkMode::Text).exec();
-            loaded.map_err(|error| StartError::Script(machine.explain(&error)))?;
+            loaded
+                .map_err(|error| StartError::Script(machine.explain(&machine.budget.placed(error, None))))?;
         }
         if machine.shared.definitions.borrow().name.is_empty() {
             return Err(StartError::NoService { script: bundle.name.clone() });

@@ -8,6 +8,7 @@ use daybook_model::Event;
 use mlua::Error;
 
 use crate::bindings::args;
+use crate::limits::FULL;
 
 /// What somebody outside sent does not fit: a route answers 400, not 500.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +105,7 @@ impl Told {
             Error::SyntaxError { message, .. } => self.split(message),
             Error::RuntimeError(message) => self.split(message),
             Error::MemoryError(_) => {
-                self.message = "the script used up its memory".into();
+                self.message = FULL.into();
             }
             other => self.split(&other.to_string()),
         }
@@ -116,24 +117,27 @@ impl Told {
             None => (text, ""),
         };
         let message = message.strip_prefix("runtime error: ").unwrap_or(message);
-        self.message = if message.contains("not enough memory") {
-            "the script used up its memory".into()
-        } else {
-            message.to_owned()
-        };
+        self.message = if message.contains("not enough memory") { FULL.into() } else { message.to_owned() };
         self.frames = frames(trace);
     }
 }
 
-/// `points.lua:12 function earn` of each frame that is the script's own.
+/// `points.lua:12 in earn` of each frame that is the script's own.
 fn frames(traceback: &str) -> Vec<String> {
-    let own = traceback.lines().map(str::trim).filter(|line| line.contains(".lua:"));
-    own.map(|line| line.replacen(" in function ", " in ", 1)).collect()
+    traceback.lines().filter_map(|line| frame(line.trim())).collect()
+}
+
+fn frame(line: &str) -> Option<String> {
+    let (file, number, rest) = place(line)?;
+    // Functions without a name are called after the line they begin in.
+    let name = rest.trim_start_matches("in ").trim_start_matches("function ");
+    let name = name.trim_matches(['\'', '`', ' ', ':']);
+    let is_name = !name.is_empty() && !name.starts_with('<');
+    Some(if is_name { format!("{file}:{number} in {name}") } else { format!("{file}:{number}") })
 }
 
 fn starts_with_place(message: &str) -> bool {
-    let Some((file, rest)) = message.split_once(".lua:") else { return false };
-    !file.contains(char::is_whitespace) && rest.starts_with(|c: char| c.is_ascii_digit())
+    place(headline(message)).is_some()
 }
 
 /// Adds to an error that names file and line what the line says, with a caret
@@ -144,14 +148,14 @@ pub(crate) fn with_source(description: String, source: Option<&str>, globals: &[
     let line = source.and_then(|text| text.lines().nth(number.checked_sub(1)?));
     let Some(line) = line else { return description };
     let mut text = first.to_owned();
+    let shown = line.trim_end();
+    let mut caret = column(line, message).unwrap_or(shown.len() - shown.trim_start().len());
     if message.contains("attempt to call a nil value")
         && let Some((wrong, right)) = misspelt(line, globals)
     {
         text += &format!("; `{wrong}` is nothing here, did you mean `{right}`?");
+        caret = line.find(wrong).unwrap_or(caret);
     }
-    let shown = line.trim_end();
-    let indent = shown.len() - shown.trim_start().len();
-    let caret = column(line, message).unwrap_or(indent);
     let before: usize = line[..caret].chars().count();
     let gutter = number.to_string().len();
     text += &format!("\n  {number} | {shown}\n  {:gutter$} | {:before$}^", "", "");
@@ -170,9 +174,11 @@ pub(crate) fn file(description: &str) -> Option<&str> {
 /// File, line and message of `points.lua:12: message`.
 fn place(line: &str) -> Option<(&str, usize, &str)> {
     let (file, rest) = line.split_once(".lua:")?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let number = rest[..digits].parse().ok()?;
-    Some((&line[..file.len() + 4], number, rest[digits..].trim_start_matches([':', ' '])))
+    let file = &line[..file.len() + 4];
+    (!file.contains(char::is_whitespace))
+        .then(|| (file, number, rest[digits..].trim_start_matches([':', ' '])))
 }
 
 /// Where in the line the message points: at the word that it quotes.

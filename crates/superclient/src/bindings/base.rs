@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, Table, Value, Variadic};
 
-use super::args;
+use super::{args, ctx};
 use crate::bundle::Bundle;
 use crate::machine::{self, Shared};
 
@@ -49,8 +49,7 @@ pub(super) fn install(lua: &Lua, shared: &Shared, bundle: &Arc<Bundle>) -> mlua:
         let tostring: Function = lua.globals().get("tostring")?;
         let words: Vec<String> =
             values.into_iter().map(|value| tostring.call::<String>(value)).collect::<mlua::Result<_>>()?;
-        let correlation = machine::call().ok().and_then(|call| call.correlation.clone());
-        tracing::info!(target: "script", correlationid = correlation, "{}", words.join("\t"));
+        ctx::say(&words.join("\t"), machine::call().ok().as_deref());
         Ok(())
     })?;
     globals.set("print", print)?;

@@ -34,7 +34,7 @@ pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
             Ok((bits >> 11) as f64 / (1u64 << 53) as f64)
         })?,
     )?;
-    let correlation = call.correlation.clone();
+    let logging = call.clone();
     let log = lua.create_function(move |lua, args: MultiValue| {
         let mut args = args.into_iter().peekable();
         // `ctx:log(…)` means the same as `ctx.log(…)`.
@@ -48,11 +48,36 @@ pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
         for value in args {
             words.push(shown(lua, &value)?);
         }
-        tracing::info!(target: "script", correlationid = correlation, "{}", words.join(" "));
+        say(&words.join(" "), Some(&logging));
         Ok(())
     })?;
     ctx.set("log", log)?;
     Ok(ctx)
+}
+
+/// A script in a loop must not fill the disk with its log.
+const LINES_MAX: u32 = 1_000;
+const LINE_BYTES_MAX: usize = 4_000;
+
+/// A line of the script's log.
+pub(super) fn say(text: &str, call: Option<&Call>) {
+    if let Some(call) = call {
+        let line = call.logged.get();
+        call.logged.set(line.saturating_add(1));
+        if line == LINES_MAX {
+            tracing::warn!(target: "script", "a call has at most {LINES_MAX} lines: what it says from here on is left out");
+        }
+        if line >= LINES_MAX {
+            return;
+        }
+    }
+    let end = (0..=text.len().min(LINE_BYTES_MAX))
+        .rev()
+        .find(|end| text.is_char_boundary(*end))
+        .unwrap_or_default();
+    let more = if end < text.len() { "…" } else { "" };
+    let correlation = call.and_then(|call| call.correlation.as_deref());
+    tracing::info!(target: "script", correlationid = correlation, "{}{more}", &text[..end]);
 }
 
 /// A value for the log: texts as they are, tables as JSON without what is secret.

@@ -136,7 +136,7 @@ fn both(what: &str, a: &Value, b: &Value) -> mlua::Result<(Amount, Amount)> {
 }
 
 fn refuse(what: &str, other: &Value) -> mlua::Error {
-    let name = other.type_name();
+    let name = if other.is_number() || other.is_integer() { "number" } else { other.type_name() };
     mlua::Error::runtime(format!(
         "cannot {what} an amount and a {name}: make one with money.new(minor, currency)"
     ))

@@ -31,6 +31,9 @@ const ATTEMPTS_MAX: u32 = 10;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// What runs in a machine that is thrown away fails at its next step; so long it may take to say so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// What an instance is asked to do.
 pub(crate) enum Job {
     Route {
@@ -194,7 +197,11 @@ async fn serve(
                 }
                 _ => membership = None,
             },
-            _ = spent.tick() => if machine.budget.exceeded() { return End::Spent },
+            _ = spent.tick() => if machine.budget.exceeded() {
+                // Whoever is still being answered is told what stopped him.
+                let _ = tokio::time::timeout(LAST_WORDS, busy.end()).await;
+                return End::Spent;
+            },
             // Between events: what is under way ends with the script it began with.
             changed = text.changed() => if changed.is_ok() {
                 busy.end().await;
@@ -258,7 +265,8 @@ pub(crate) async fn run_handler(
     // A group may still hold types that an older script wanted.
     let Some(handler) = handler else { return Ok(None) };
     let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, call)?);
-    let value: Value = timed(machine, handler.call_async(arguments)).await?;
+    let value = timed(machine, handler.call_async::<Value>(arguments)).await;
+    let value = value.map_err(|error| machine.budget.placed(error, Some(&handler)))?;
     if let (Some("park"), Value::Table(table)) = (results::kind(&value).as_deref(), &value) {
         return Ok(Some(
             table.raw_get::<Option<String>>("why")?.unwrap_or_else(|| "the script parked it".into()),

@@ -156,7 +156,8 @@ async fn fire(machine: &Machine, fired: &str, mark: Uuid, pending: &Pending) -> 
     });
     let run = async {
         let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, &call)?);
-        let _: Value = timed(machine, function.call_async(arguments)).await?;
+        let outcome = timed(machine, function.call_async::<Value>(arguments)).await;
+        outcome.map_err(|error| machine.budget.placed(error, Some(&function)))?;
         commit(machine, &call)
     };
     CALL.scope(call.clone(), run).await?;

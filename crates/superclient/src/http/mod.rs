@@ -31,6 +31,8 @@ const ROUTE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Names the unit of work of which a request is part.
 const CORRELATION: &str = "daybook-correlationid";
+/// How many services wait for this one's answer, one for another.
+const DEPTH: &str = "daybook-depth";
 
 /// Paths of the host itself; no script has such a route.
 const ADMIN: &str = "/-/";
@@ -47,6 +49,8 @@ pub(crate) struct Incoming {
     pub body: Vec<u8>,
     pub json: Option<serde_json::Value>,
     pub correlation: Option<String>,
+    /// Services that wait for this answer, one for another.
+    pub depth: u32,
 }
 
 /// What a script answered.
@@ -277,6 +281,11 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
             .and_then(|value| value.to_str().ok())
             .filter(|value| !value.is_empty() && value.len() <= 128)
             .map(str::to_owned),
+        depth: parts
+            .headers
+            .get(DEPTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .unwrap_or_default(),
     };
     match &entry.stream {
         None => Ok(ask(directory, &entry.service, entry.key.clone(), incoming).await.into_response()),

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use mlua::{Lua, LuaSerdeExt, Value};
 
-use super::{Answer, CORRELATION, Incoming, ask, query};
+use super::{Answer, CORRELATION, DEPTH, Incoming, ask, query};
 use crate::bindings::args;
 use crate::json;
 use crate::machine::{Call, Shared};
 
+/// Longer chains are circles.
+const DEPTH_MAX: u32 = 16;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
@@ -34,6 +36,11 @@ pub(crate) async fn call(
     if !path.starts_with('/') {
         return Err(mlua::Error::runtime(format!("svc:http: the path `{path}` does not begin with a slash")));
     }
+    if call.depth >= DEPTH_MAX {
+        return Err(mlua::Error::runtime(format!(
+            "svc:http: {DEPTH_MAX} services wait for each other: they ask in a circle"
+        )));
+    }
     let body = body.map(|body| json::from_lua(lua, &body)).transpose()?;
     let late = |_| mlua::Error::runtime(format!("svc:http: `{service}` did not answer within {DEADLINE:?}"));
     let answer = if directory.services.contains_key(&service) {
@@ -49,6 +56,7 @@ pub(crate) async fn call(
                     query: query(text),
                     json: body,
                     correlation: call.correlation.clone(),
+                    depth: call.depth + 1,
                     ..Incoming::default()
                 };
                 let asking = ask(&directory, &entry.service, entry.key.clone(), incoming);
@@ -85,6 +93,7 @@ async fn elsewhere(
     if let Some(correlation) = &call.correlation {
         request = request.header(CORRELATION, correlation);
     }
+    request = request.header(DEPTH, call.depth + 1);
     if let Some(token) = token {
         request = request.bearer_auth(token);
     }

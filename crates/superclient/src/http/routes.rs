@@ -38,6 +38,7 @@ pub(crate) async fn prepare(
     let mut call = Call::new(Kind::Route, uuid::Uuid::now_v7().to_string(), now);
     // Each request is a unit of work of its own, unless another's.
     call.correlation = Some(request.correlation.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string()));
+    call.depth = request.depth;
     if event.is_none()
         && let Some(at) = parameter("at")
     {
@@ -69,22 +70,24 @@ pub(crate) async fn run(
     let function = function.ok_or_else(|| mlua::Error::runtime("the route is gone"))?;
     let req = table(machine, request)?;
     let context = ctx::ctx(lua, call)?;
-    let value: Value = match event {
-        None => instance::timed(machine, function.call_async((req, context))).await?,
+    let value: mlua::Result<Value> = match event {
+        None => instance::timed(machine, function.call_async((req, context))).await,
         Some(event) => {
             let event = ctx::event(lua, event)?;
-            instance::timed(machine, function.call_async((event, req, context))).await?
+            instance::timed(machine, function.call_async((event, req, context))).await
         }
     };
+    let placed = |error| machine.budget.placed(error, Some(&function));
+    let value = value.map_err(placed)?;
     if event.is_some() {
         let body = if value.is_nil() {
             None
         } else {
-            Some(json::from_lua(lua, unwrapped(&value)?.as_ref().unwrap_or(&value))?)
+            Some(json::from_lua(lua, unwrapped(&value)?.as_ref().unwrap_or(&value)).map_err(placed)?)
         };
         return Ok(Answer { status: 200, body, is_problem: false, headers: Vec::new() });
     }
-    answer(machine, call, &value)
+    answer(machine, call, &value).map_err(placed)
 }
 
 /// What `json(value)` wraps, if it is that.
