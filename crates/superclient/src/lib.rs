@@ -34,9 +34,11 @@ mod reload;
 mod report;
 mod state;
 mod testing;
+mod types;
 
 pub use config::{Config, Limits, Reload, Script, StateLocation, Tests};
 pub use error::StartError;
 pub use host::{Host, start};
 pub use reload::Outcome;
 pub use testing::{CrashPoint, Run, TestFile};
+pub use types::TYPES;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api;
 mod consistency;
+mod hostile;
 mod limits;
 mod reload;
 mod sandbox;
@@ -46,6 +48,14 @@ impl World {
             .await
     }
 
+    /// One service that knows others by their addresses.
+    pub async fn run_beside(&self, text: &str, services: &[(&str, &str)]) -> Running {
+        let mut config =
+            self.config("beside", vec![Script::Source { name: "near.lua".into(), text: text.into() }]);
+        config.services = services.iter().map(|(name, url)| ((*name).into(), (*url).into())).collect();
+        self.start_host(config).await.unwrap()
+    }
+
     pub async fn run_with(
         &self,
         scripts: &[(&str, &str)],
@@ -54,41 +64,41 @@ impl World {
     ) -> Result<Running, StartError> {
         let script =
             |(name, text): &(&str, &str)| Script::Source { name: (*name).into(), text: (*text).into() };
-        let host = daybook_superclient::start(Config {
+        let mut config = self.config(name, scripts.iter().map(script).collect());
+        config.limits = limits;
+        self.start_host(config).await
+    }
+
+    /// One service from a file that may change, in two instances.
+    pub async fn run_file(&self, path: &std::path::Path) -> Running {
+        self.try_run_file(path).await.unwrap()
+    }
+
+    pub async fn try_run_file(&self, path: &std::path::Path) -> Result<Running, StartError> {
+        let mut config = self.config("file", vec![Script::File(path.to_owned())]);
+        config.instances = 2;
+        self.start_host(config).await
+    }
+
+    pub fn config(&self, name: &str, scripts: Vec<Script>) -> Config {
+        Config {
             bus: self.bus.clone(),
-            scripts: scripts.iter().map(script).collect(),
+            scripts,
             state: StateLocation::Dir(self.dir.path().join(format!("state-{name}"))),
             listen: "127.0.0.1:0".parse().unwrap(),
             instances: 1,
             token: None,
             instance_name: name.into(),
             services: HashMap::new(),
-            limits,
-            reload: Reload::default(),
-        })
-        .await?;
-        let url = format!("http://{}", host.local_addr());
-        Ok(Running { host, url, http: self.http.clone() })
-    }
-
-    /// One service from a file that may change.
-    pub async fn run_file(&self, path: &std::path::Path) -> Running {
-        let host = daybook_superclient::start(Config {
-            bus: self.bus.clone(),
-            scripts: vec![Script::File(path.to_owned())],
-            state: StateLocation::Dir(self.dir.path().join("state-file")),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            instances: 2,
-            token: None,
-            instance_name: "file".into(),
-            services: HashMap::new(),
             limits: Limits::default(),
             reload: Reload::default(),
-        })
-        .await
-        .unwrap();
+        }
+    }
+
+    pub async fn start_host(&self, config: Config) -> Result<Running, StartError> {
+        let host = daybook_superclient::start(config).await?;
         let url = format!("http://{}", host.local_addr());
-        Running { host, url, http: self.http.clone() }
+        Ok(Running { host, url, http: self.http.clone() })
     }
 
     pub async fn run(&self, text: &str) -> Running {
@@ -132,6 +142,17 @@ impl World {
 }
 
 impl Running {
+    /// After a machine was thrown away, the next one answers.
+    pub async fn comes_back(&self, path: &str) {
+        for _ in 0..1_000 {
+            if self.get(path).await.0 == 200 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{path} did not come back");
+    }
+
     pub async fn get(&self, path: &str) -> (u16, Value) {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
         let status = answer.status().as_u16();
