@@ -1,4 +1,5 @@
-//! `daybook new service NAME`: a service with its tests, ready to run and to change.
+//! `daybook new service NAME`: a service with its tests, ready to run and to change;
+//! `daybook new types`: the script API for editors.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,7 +9,9 @@ use crate::exit::Failure;
 /// Begin something.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Write NAME.lua and NAME_test.lua.
+    /// Print the types of the script API, for editors that know Luau.
+    Types,
+    /// Write NAME.lua, NAME_test.lua and, for editors, daybook.d.luau.
     Service {
         /// a-z, 0-9, - and _: the group's name on the bus.
         name: String,
@@ -53,7 +56,13 @@ end)
 "#;
 
 pub fn run(command: &Command) -> Result<(), Failure> {
-    let Command::Service { name, dir } = command;
+    let (name, dir) = match command {
+        Command::Types => {
+            std::io::stdout().lock().write_all(daybook_superclient::TYPES.as_bytes())?;
+            return Ok(());
+        }
+        Command::Service { name, dir } => (name, dir),
+    };
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
         return Err(Failure::usage("a service's name has 1 to 64 of a-z, 0-9, - and _"));
@@ -68,6 +77,11 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         let mut out = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
         out.write_all(text.replace("NAME", name).as_bytes())?;
         eprintln!("wrote {}", path.display());
+    }
+    let types = dir.join("daybook.d.luau");
+    if !types.exists() {
+        std::fs::write(&types, daybook_superclient::TYPES)?;
+        eprintln!("wrote {}", types.display());
     }
     Ok(())
 }

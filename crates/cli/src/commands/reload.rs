@@ -65,7 +65,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             writeln!(out, "{}: the new script ({}) runs", outcome.script, outcome.scripthash)?;
             Ok(())
         }
-        Some(reason) if args.dry_run || reason == "nothing has changed" => {
+        Some(reason) if reason == "nothing has changed" || reason.starts_with("it would be taken") => {
             writeln!(out, "{}: {reason}", outcome.script)?;
             Ok(())
         }

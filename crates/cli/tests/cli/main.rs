@@ -5,6 +5,7 @@ mod backup;
 mod commands;
 mod config;
 mod groups;
+mod guide;
 mod inject;
 mod refusals;
 mod script_tests;
