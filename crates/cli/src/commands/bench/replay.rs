@@ -108,12 +108,14 @@ fn numbered(run: &uuid::Uuid, i: u64, data: &Data) -> NewEvent {
 async fn replay(bus: &str, events: u64) -> Result<(), Failure> {
     let mut lean = Lean::connect(bus, "replay").await?;
     let from = Start::START;
-    let subscribe = wire::Subscribe { id: 2, from, filter: None, credit: Count(WINDOW) };
+    // Without credit at first: no events come in the frame of the answer.
+    let subscribe = wire::Subscribe { id: 2, from, filter: None, credit: Count(0) };
     let ServerMessage::Subscribed(wire::Subscribed { subscription, .. }) =
         lean.call(frame(subscribe)).await?
     else {
         return Err(Failure::failed("the bus did not answer `subscribe` with `subscribed`"));
     };
+    lean.send(frame(wire::Credit { subscription, events: Count(WINDOW) })).await?;
     let (mut read, mut credit) = (0, 0);
     while read < events {
         let mut wrong = None;
