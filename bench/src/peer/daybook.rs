@@ -1,6 +1,7 @@
 //! Daybook itself: the release binary over WebSocket, messages written and read
 //! with the product's own types.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
@@ -36,7 +37,7 @@ impl Peer for Daybook {
     async fn connect(&self) -> Result<Session> {
         let mut socket = WebSocket::connect(&self.address, "/v1/ws", wire::SUBPROTOCOL).await?;
         socket.queue(|out| out.extend_from_slice(br#"{"op":"hello","id":1,"service":"bench"}"#));
-        let mut session = Session { socket, requests: 1, seen: None };
+        let mut session = Session { socket, requests: 1, answers: VecDeque::new(), seen: None };
         match session.answer().await? {
             ServerMessage::Welcome(_) => Ok(session),
             other => Err(format!("the bus answered `hello` with {other:?}").into()),
@@ -53,32 +54,37 @@ impl Peer for Daybook {
             From::Start => Start::START,
             From::End => Start::END,
         };
-        let subscription = session.subscribe(start, Filter::default()).await?;
-        let mut taken = 0;
-        loop {
-            let mut over = false;
+        // Events may come in the same frame as the word that they are about to.
+        session.queue(Subscribe { id: 2, from: start, filter: None, credit: Count(WINDOW) });
+        let (mut subscription, mut taken, mut over) = (0, 0, false);
+        while !over {
             session
-                .messages(|message| {
-                    let ServerMessage::Events(events) = message else { return Ok(()) };
-                    taken += events.events.len() as u64;
-                    for event in &events.events {
-                        let Some(Data::Json(data)) = &event.data else {
-                            return Err("an event without data".into());
-                        };
-                        over = over || each(data.get().as_bytes())?.is_break();
+                .messages(|message| match message {
+                    ServerMessage::Subscribed(subscribed) => {
+                        subscription = subscribed.subscription;
+                        Ok(())
                     }
-                    Ok(())
+                    ServerMessage::Events(events) => {
+                        taken += events.events.len() as u64;
+                        for event in &events.events {
+                            let Some(Data::Json(data)) = &event.data else {
+                                return Err("an event without data".into());
+                            };
+                            over = over || each(data.get().as_bytes())?.is_break();
+                        }
+                        Ok(())
+                    }
+                    ServerMessage::CaughtUp(_) => Ok(()),
+                    other => Err(format!("the bus told a subscriber {other:?}").into()),
                 })
                 .await?;
-            if over {
-                return Ok(());
-            }
             if taken >= WINDOW / 2 {
                 session.queue(Credit { subscription, events: Count(taken) });
                 session.socket.flush().await?;
                 taken = 0;
             }
         }
+        Ok(())
     }
 
     fn processes(&self) -> &[Process] {
@@ -88,10 +94,14 @@ impl Peer for Daybook {
 
 /// Events that a subscription may have under way.
 const WINDOW: u64 = 8_192;
+/// More events than one key gets within a contest.
+const CONTEST: u64 = 1_000_000;
 
 pub struct Session {
     socket: WebSocket,
     requests: u64,
+    /// What came in one frame with the answer before.
+    answers: VecDeque<ServerMessage>,
     /// The next place of the key that is watched.
     seen: Option<u64>,
 }
@@ -107,31 +117,14 @@ impl Session {
         self.socket.next(|text| every(text, &mut each)).await
     }
 
-    /// The next message that is an answer to a request.
+    /// The next message that is an answer to a request; a frame may hold several.
     async fn answer(&mut self) -> Result<ServerMessage> {
         loop {
-            let (mut answer, seen) = (None, &mut self.seen);
-            self.socket
-                .next(|text| {
-                    every(text, |message| {
-                        answer = note(seen, message).or(answer.take());
-                        Ok(())
-                    })
-                })
-                .await?;
-            if let Some(answer) = answer {
+            if let Some(answer) = self.answers.pop_front() {
                 return Ok(answer);
             }
-        }
-    }
-
-    async fn subscribe(&mut self, from: Start, filter: Filter) -> Result<u64> {
-        self.requests += 1;
-        let credit = Count(WINDOW);
-        self.queue(Subscribe { id: self.requests, from, filter: Some(filter), credit });
-        match self.answer().await? {
-            ServerMessage::Subscribed(subscribed) => Ok(subscribed.subscription),
-            other => Err(format!("the bus answered `subscribe` with {other:?}").into()),
+            let (seen, answers) = (&mut self.seen, &mut self.answers);
+            self.socket.next(|text| every(text, |message| note(seen, answers, message))).await?;
         }
     }
 }
@@ -149,18 +142,18 @@ fn every(text: &str, mut each: impl FnMut(ServerMessage) -> Result<()>) -> Resul
     result
 }
 
-/// Remembers the newest event of the watched key; what is an answer comes back.
-fn note(seen: &mut Option<u64>, message: ServerMessage) -> Option<ServerMessage> {
+/// Remembers the newest event of the watched key, and what is an answer.
+fn note(seen: &mut Option<u64>, answers: &mut VecDeque<ServerMessage>, message: ServerMessage) -> Result<()> {
     match message {
         ServerMessage::Events(events) => {
             if let Some(Sequence(last)) = events.events.last().and_then(|event| event.sequence) {
                 *seen = Some(last + 1);
             }
-            None
         }
-        ServerMessage::CaughtUp(_) => None,
-        answer => Some(answer),
+        ServerMessage::CaughtUp(_) => {}
+        answer => answers.push_back(answer),
     }
+    Ok(())
 }
 
 impl Connection for Session {
@@ -189,28 +182,26 @@ impl Connection for Session {
     }
 
     async fn watch(&mut self, tip: &Tip) -> Result<()> {
-        self.subscribe(Start::START, Filter::subject(&tip.key)).await.map(drop)
+        self.requests += 1;
+        let filter = Some(Filter::subject(&tip.key));
+        self.queue(Subscribe { id: self.requests, from: Start::START, filter, credit: Count(CONTEST) });
+        match self.answer().await? {
+            ServerMessage::Subscribed(_) => Ok(()),
+            other => Err(format!("the bus answered `subscribe` with {other:?}").into()),
+        }
     }
 
     /// The event that was first is on its way: a conflict is told after it is
     /// durable, and then it is visible to those who follow the key.
     async fn refresh(&mut self, tip: &mut Tip) -> Result<()> {
-        let seen = &mut self.seen;
-        let mut look = |text: &str| {
-            every(text, |message| {
-                note(seen, message);
-                Ok(())
-            })
-        };
-        while self.socket.next_now(&mut look)?.is_some() {}
         while self.seen.is_none_or(|seen| seen <= tip.next) {
-            let seen = &mut self.seen;
-            let look = |message| {
-                note(seen, message);
-                Ok(())
-            };
-            self.socket.next(|text| every(text, look)).await?;
+            let (seen, answers) = (&mut self.seen, &mut self.answers);
+            self.socket.next(|text| every(text, |message| note(seen, answers, message))).await?;
         }
+        // What else has come already.
+        let (seen, answers) = (&mut self.seen, &mut self.answers);
+        let mut look = |text: &str| every(text, |message| note(seen, answers, message));
+        while self.socket.next_now(&mut look)?.is_some() {}
         tip.next = self.seen.unwrap_or_default();
         Ok(())
     }
