@@ -87,8 +87,12 @@ fn main() -> ExitCode {
 fn measure(args: &Args) -> Result<()> {
     let mut results = Results::load(&args.results)?;
     if !args.report {
-        let wanted =
-            |name: &str| args.only.is_empty() || args.only.iter().any(|only| name.starts_with(only.as_str()));
+        // `w1-1` is a cell and not the beginning of `w1-16`.
+        let is_cell = |only: &str| CELLS.iter().any(|cell| cell.name == only);
+        let wanted = |name: &str| {
+            let named = |only: &String| name == only || !is_cell(only) && name.starts_with(only.as_str());
+            args.only.is_empty() || args.only.iter().any(named)
+        };
         let cells: Vec<_> = CELLS.iter().filter(|cell| wanted(cell.name)).collect();
         if cells.is_empty() {
             let names: Vec<_> = CELLS.iter().map(|cell| cell.name).collect();
