@@ -56,6 +56,9 @@ struct Args {
     /// Figures measured so far; those of the cells measured now are replaced.
     #[arg(long, default_value = "target/results.json")]
     results: PathBuf,
+    /// The commit that Daybook was built from, to be told with its figures.
+    #[arg(long, env = "BENCH_COMMIT")]
+    commit: Option<String>,
     /// Where the table goes.
     #[arg(long, default_value = "RESULTS.md")]
     output: PathBuf,
@@ -107,6 +110,7 @@ fn measure(args: &Args) -> Result<()> {
                 rounds: args.rounds.unwrap_or(if args.quick { 1 } else { cell.rounds }),
                 seconds: args.seconds.unwrap_or(if args.quick { 0.7 } else { cell.seconds }),
                 quick: args.quick,
+                commit: args.commit.clone(),
                 tools: &args.tools,
                 dir: &dir,
             };

@@ -150,7 +150,11 @@ fn table(cell: &Cell, run: &Run, out: &mut String) {
     ) {
         let _ = write!(out, " of {} s", run.seconds);
     }
-    let _ = writeln!(out, ", begun {}.", crate::machine::date(run.begun));
+    let _ = write!(out, ", begun {}", crate::machine::date(run.begun));
+    if let Some(commit) = &run.commit {
+        let _ = write!(out, ", Daybook of commit {commit}");
+    }
+    out.push_str(".\n");
     if run.quick {
         out.push_str("**A quick run: these figures only show that it works.**\n");
     }
@@ -220,6 +224,7 @@ mod tests {
             begun: 0,
             seconds: 3.0,
             quick: false,
+            commit: None,
             rounds: vec![round(Kind::Daybook, daybook), round(Kind::Redis, redis)],
             absent: Default::default(),
         };

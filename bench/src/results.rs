@@ -52,6 +52,9 @@ pub struct Run {
     pub begun: u64,
     pub seconds: f64,
     pub quick: bool,
+    /// Of the Daybook that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// In the order measured.
     pub rounds: Vec<Round>,
     /// Peers that were asked for and could not, and why.

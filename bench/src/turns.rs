@@ -35,6 +35,7 @@ pub struct Plan<'a> {
     pub rounds: usize,
     pub seconds: f64,
     pub quick: bool,
+    pub commit: Option<String>,
     pub tools: &'a Tools,
     pub dir: &'a Path,
 }
@@ -59,6 +60,7 @@ pub async fn run(plan: &Plan<'_>) -> Result<Run> {
         begun: now().as_secs(),
         seconds: plan.seconds,
         quick: plan.quick,
+        commit: plan.commit.clone(),
         rounds: Vec::new(),
         absent: Default::default(),
     };
