@@ -21,6 +21,13 @@ pub fn markdown(results: &Results) -> String {
     for (cell, run) in measured(results) {
         table(cell, run, &mut out);
     }
+    let missing: Vec<_> = CELLS.iter().filter(|cell| !results.cells.contains_key(cell.name)).collect();
+    if !missing.is_empty() {
+        out.push_str("## Not measured yet\n\n");
+        missing.iter().for_each(|cell| {
+            let _ = writeln!(out, "- {}: `bench/run --only {}`", cell.title, cell.name);
+        });
+    }
     out
 }
 
@@ -246,6 +253,14 @@ mod tests {
     fn being_ahead_but_short_of_the_goal_is_not_called_a_success() {
         assert!(markdown(&results(1_200.0, 1_000.0)).contains("ahead, short of the goal"));
         assert!(markdown(&results(1_600.0, 1_000.0)).contains("1.60 × | 1.5 × | ahead |"));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_named() {
+        let report = markdown(&results(1.0, 1.0));
+
+        assert!(report.contains("`bench/run --only w4`"), "{report}");
+        assert!(!report.contains("- W1: single events, 64 writers: `bench/run"), "{report}");
     }
 
     #[test]

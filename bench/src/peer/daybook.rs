@@ -163,7 +163,7 @@ impl Connection for Session {
             Ok(NewEvent::new(fresh.id.to_string(), KIND)
                 .subject(tip.key.as_str())
                 .sequence(Sequence(tip.next + i as u64))
-                .data(Data::Json(RawValue::from_string(fresh.data.clone())?)))
+                .data(Data::Json(RawValue::from_string(fresh.data.clone())?.into())))
         };
         let events = events.iter().enumerate().map(event).collect::<Result<Vec<_>>>()?;
         self.queue(wire::Publish { id: self.requests, events, delivery: None });
