@@ -191,7 +191,12 @@ fn table(cell: &Cell, run: &Run, out: &mut String) {
     for (peer, reason) in &run.absent {
         let _ = writeln!(out, "- {} is not measured here: {reason}.", peer.title());
     }
-    if !run.absent.is_empty() {
+    let peers = run.peers();
+    let left_out = |peer: &&Kind| !peers.contains(peer) && !run.absent.contains_key(peer);
+    for peer in Kind::ALL.iter().filter(left_out) {
+        let _ = writeln!(out, "- {} was left out of this run.", peer.title());
+    }
+    if peers.len() < Kind::ALL.len() {
         out.push('\n');
     }
 }
