@@ -54,7 +54,7 @@ struct Args {
     #[arg(long, default_value = "target/data")]
     dir: PathBuf,
     /// Figures measured so far; those of the cells measured now are replaced.
-    #[arg(long, default_value = "target/results.json")]
+    #[arg(long, default_value = "results.json")]
     results: PathBuf,
     /// The commit that Daybook was built from, to be told with its figures.
     #[arg(long, env = "BENCH_COMMIT")]
@@ -88,7 +88,9 @@ fn main() -> ExitCode {
 }
 
 fn measure(args: &Args) -> Result<()> {
-    let mut results = Results::load(&args.results)?;
+    // What only shows that it works stays apart from figures.
+    let kept = if args.quick { PathBuf::from("target/quick.json") } else { args.results.clone() };
+    let mut results = Results::load(&kept)?;
     if !args.report {
         // `w1-1` is a cell and not the beginning of `w1-16`.
         let is_cell = |only: &str| CELLS.iter().any(|cell| cell.name == only);
@@ -118,8 +120,11 @@ fn measure(args: &Args) -> Result<()> {
             results.cells.insert(cell.name.to_owned(), run);
             results.machine = machine::describe(&dir);
             results.versions = machine::versions(&args.tools);
-            results.save(&args.results)?;
+            results.save(&kept)?;
         }
+    }
+    if results.cells.is_empty() {
+        return Err(format!("{} holds no figures yet", kept.display()).into());
     }
     let report = report::markdown(&results);
     println!("{report}");
