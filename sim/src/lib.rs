@@ -2,6 +2,7 @@
 //!
 //! See README.md beside this for how to run one seed and read a failure.
 
+pub mod chaos;
 pub mod entropy;
 pub mod history;
 pub mod workload;

@@ -1,5 +1,6 @@
 //! `daybook-sim`: see README.md.
 
+mod processes;
 mod seeds;
 
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ use daybook_sim::world::{self, Options, Planted};
 
 const USAGE: &str = "\
 usage: daybook-sim seeds [--seeds N] [--from SEED] [--seconds S]   many seeds, a process each
-       daybook-sim seed SEED [--seconds S] [--history FILE] [--planted MISTAKE]   one seed";
+       daybook-sim seed SEED [--seconds S] [--history FILE] [--planted MISTAKE]   one seed
+       daybook-sim chaos --binary DAYBOOK [--seconds S] [--seed SEED]   real processes";
 
 fn main() -> ExitCode {
     if let Ok(filter) = std::env::var("DAYBOOK_LOG") {
@@ -24,6 +26,11 @@ fn main() -> ExitCode {
         ["seed", seed, rest @ ..] => {
             flags(rest, &["seconds", "history", "planted"]).and_then(|flags| one(seed, &flags))
         }
+        ["chaos", rest @ ..] => {
+            flags(rest, &["binary", "seconds", "seed"]).and_then(|flags| processes::chaos(&flags))
+        }
+        ["actor", role, who, rest @ ..] => flags(rest, &["bus", "seed", "history", "calm"])
+            .and_then(|flags| processes::actor(role, who, &flags)),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -5,6 +5,7 @@
 
 mod follower;
 mod member;
+mod operator;
 mod publisher;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use crate::history::{GroupSpec, KeyOf, Scribe, What};
 
 pub use follower::follow;
 pub use member::serve;
+pub use operator::{QUIET_ROUNDS, mend};
 pub use publisher::publish;
 
 /// The groups of every run: keys wait for themselves, everything waits for

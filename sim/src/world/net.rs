@@ -43,7 +43,7 @@ pub fn dial() -> Builder {
 }
 
 /// One HTTP request; the body of a good answer.
-pub async fn http(method: &str, path: &str) -> io::Result<String> {
+pub async fn http(method: &'static str, path: String) -> io::Result<String> {
     let mut stream = TcpStream::connect((SERVER, PORT)).await?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {SERVER}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

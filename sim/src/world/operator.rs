@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::{Shared, net};
-use crate::history::{Scribe, What};
-
-/// Rounds in a row that must find nothing: publishers end a moment after it is calm.
-const QUIET_ROUNDS: u32 = 6;
+use crate::history::Scribe;
+use crate::workload::{QUIET_ROUNDS, mend};
 
 pub fn host(sim: &mut turmoil::Sim<'_>, shared: &Arc<Shared>) {
     let shared = shared.clone();
@@ -26,7 +23,7 @@ pub fn host(sim: &mut turmoil::Sim<'_>, shared: &Arc<Shared>) {
                 if !shared.calm.load(Ordering::SeqCst) {
                     continue;
                 }
-                let round = timeout(Duration::from_secs(5), mend(&scribe)).await;
+                let round = timeout(Duration::from_secs(5), mend(&scribe, net::http)).await;
                 quiet = if matches!(round, Ok(Ok(true))) { quiet + 1 } else { 0 };
                 if quiet >= QUIET_ROUNDS {
                     shared.settled.store(true, Ordering::SeqCst);
@@ -34,29 +31,4 @@ pub fn host(sim: &mut turmoil::Sim<'_>, shared: &Arc<Shared>) {
             }
         }
     });
-}
-
-/// True: there was nothing to do.
-async fn mend(scribe: &Scribe) -> std::io::Result<bool> {
-    let groups: Vec<Value> = serde_json::from_str(&net::http("GET", "/v1/groups").await?)?;
-    let mut nothing = groups.len() == crate::workload::GROUPS.len();
-    for group in &groups {
-        let name = group["name"].as_str().unwrap_or_default();
-        // A key that has fallen behind does not hold the cursor: it counts by itself.
-        nothing &= group["lag_events"] == "0" && group["behind"] == 0;
-        let parked = net::http("GET", &format!("/v1/groups/{name}/parked")).await?;
-        for parked in serde_json::from_str::<Vec<Value>>(&parked)? {
-            nothing = false;
-            let subject = parked["subject"].as_str().unwrap_or_default().to_owned();
-            let path = format!("/v1/groups/{name}/parked/{}/retry", encoded(&subject));
-            // A refusal: it went on by itself meanwhile.
-            let answered = net::http("POST", &path).await.is_ok();
-            scribe.note(What::Retried { group: name.to_owned(), subject, answered });
-        }
-    }
-    Ok(nothing)
-}
-
-fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
