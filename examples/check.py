@@ -1,4 +1,4 @@
-"""Runs README's transcript and the example clients against a real server.
+"""Runs README's transcript, those of docs and the example clients against a real server.
 
 Each command of README's fenced `console` block is run; what it prints must
 match, with … for what differs from run to run. Needs DAYBOOK_BIN."""
@@ -6,11 +6,12 @@ match, with … for what differs from run to run. Needs DAYBOOK_BIN."""
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
 import tempfile
+
+from transcripts import commands, matches, run_page
 
 root = pathlib.Path(__file__).resolve().parent.parent
 binary = os.environ["DAYBOOK_BIN"]
@@ -28,15 +29,18 @@ with tempfile.TemporaryDirectory() as data:
         assert bus.startswith("http://"), bus
 
         # README, word by word.
-        block = re.search(r"```console\n(.*?)```", (root / "README.md").read_text(), re.S).group(1)
         env = {**os.environ, "DAYBOOK_BUS": bus, "PATH": f"{pathlib.Path(binary).parent}:{os.environ['PATH']}"}
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-            command, _, expected = part.partition("\n")
+        for command, expected in commands((root / "README.md").read_text()):
             done = subprocess.run(command, shell=True, env=env, cwd=root, capture_output=True, text=True, timeout=60)
-            printed = (done.stdout + done.stderr).strip()
-            pattern = ".*".join(re.escape(piece) for piece in expected.strip().split("…"))
-            assert re.fullmatch(pattern, printed, re.S), f"$ {command}\nexpected:\n{expected}\nprinted:\n{printed}"
+            printed = done.stdout + done.stderr
+            assert matches(expected, printed), f"$ {command}\nexpected:\n{expected}\nprinted:\n{printed}"
             print("README:", command)
+
+        # The pages that a reader follows from an empty directory.
+        for page in ["operations.md"]:
+            with tempfile.TemporaryDirectory() as directory:
+                clean = {name: value for name, value in env.items() if not name.startswith("DAYBOOK_")}
+                run_page(root / "docs" / page, directory, clean)
 
         # 10,000 events in, all out again, and a group that gets them all.
         before = len(run(binary, "read", "--bus", bus).splitlines())

@@ -59,6 +59,7 @@ pub fn run(command: &Command, cli: clap::Command, settings: &Settings) -> Result
     let mut rows = Vec::new();
     // Of all commands, only what is set somewhere or can be from outside.
     collect(chosen, &names, given, settings, !names.is_empty(), &mut rows);
+    rows.sort_by(|a, b| (&a.command, &a.setting).cmp(&(&b.command, &b.setting)));
     told(args, settings, &rows)
 }
 
