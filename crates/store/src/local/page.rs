@@ -196,10 +196,10 @@ fn plan_in_memory(inner: &Inner, query: &Query, range: &Range) -> Option<Plan> {
     if range.from < visible.index.memory_from() {
         return Some(scan(range, budget));
     }
-    let expand = |prefix: &str, limit: usize| {
+    let expand = |keys: &Keys| {
         let mut found = BTreeMap::new();
-        visible.index.keys(&Keys { prefix, after: None, limit }, &mut found);
-        Ok(found.into_keys().take(limit).collect())
+        visible.index.keys(keys, &mut found);
+        Ok(found.into_keys().take(keys.limit()).collect())
     };
     let Some(hashes) = visible.index.lists(&query.filter, expand).ok()? else {
         return Some(scan(range, budget));
@@ -214,10 +214,9 @@ fn plan_in_memory(inner: &Inner, query: &Query, range: &Range) -> Option<Plan> {
 
 fn plan(inner: &Inner, query: &Query, range: &Range) -> Result<Plan, ReadError> {
     let budget = SCAN_BUDGET;
-    let expand = |prefix: &str, limit: usize| {
-        let keys = Keys { prefix, after: None, limit };
-        let found = all_keys(inner, &keys).map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(found.into_keys().take(limit).collect())
+    let expand = |keys: &Keys| {
+        let found = all_keys(inner, keys).map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(found.into_keys().take(keys.limit()).collect())
     };
     let view = inner.visible().index.view();
     let Some(hashes) = view.lists(&query.filter, expand).map_err(unreadable)? else {

@@ -77,7 +77,7 @@ impl Readers {
         limit: usize,
     ) -> Answer<Result<Vec<SubjectInfo>, ReadError>> {
         self.later(move |inner| {
-            let keys = Keys { prefix: &prefix, after: after.as_deref(), limit };
+            let keys = Keys::subjects(&prefix, after.as_deref(), limit);
             let found = all_keys(inner, &keys)?;
             Ok(found.iter().take(limit).map(|(subject, head)| index::info(subject, *head)).collect())
         })
@@ -202,7 +202,7 @@ fn position_at(inner: &Inner, time: Timestamp) -> Result<Position, ReadError> {
     Ok(Position(low))
 }
 
-pub(super) fn all_keys(inner: &Inner, keys: &Keys<'_>) -> Result<BTreeMap<Arc<str>, KeyHead>, ReadError> {
+pub(super) fn all_keys(inner: &Inner, keys: &Keys) -> Result<BTreeMap<Arc<str>, KeyHead>, ReadError> {
     let mut found = BTreeMap::new();
     let view = {
         let visible = inner.visible();

@@ -8,7 +8,7 @@ use daybook_model::{Filter, NewEvent, Position, Timestamp};
 use daybook_store::local::{LocalStore, OpenError, Options};
 use daybook_store::{EventStore, Query, ReadError};
 
-use crate::{all, batch, event};
+use crate::{all, batch, event, positions};
 
 const EVENTS: u64 = 400;
 
@@ -81,6 +81,30 @@ async fn ask(store: &Arc<dyn EventStore>) {
         let page = store.read(Query { filter, ..all() }).await.unwrap();
         assert_eq!(page.events.len(), 2);
     }
+    for (types, sessions, count) in [
+        (Some("Hap*"), None, EVENTS),
+        (Some("Other*"), None, 0),
+        (None, Some("test/*"), EVENTS),
+        (None, Some("test/1/*"), EVENTS),
+        (None, Some("test/1*"), EVENTS),
+        (None, Some("test/2/*"), 0),
+        (None, Some("te*"), EVENTS),
+    ] {
+        let filter = Filter {
+            types: types.map(|types| vec![types.into()]),
+            sessionid: sessions.map(Into::into),
+            ..Filter::default()
+        };
+        let found = positions(store, Query { filter, ..all() }).await;
+        assert!(
+            found.len() as u64 >= count && found.iter().all(|at| *at < EVENTS + 1),
+            "{types:?} {sessions:?}"
+        );
+        assert!(count > 0 || found.is_empty());
+    }
+    // Types stand among the keys, and are none.
+    assert_eq!(store.subjects("", None, 100).await.unwrap().len(), 7);
+    assert_eq!(store.subjects("\u{1}", None, 100).await.unwrap(), []);
     assert_eq!(store.event_by_id("other").await.unwrap(), None);
     assert_eq!(store.position_at(Timestamp(i64::MAX)).await.unwrap().0, EVENTS);
     for key in 0..7u64 {
@@ -168,6 +192,61 @@ async fn a_damaged_index_gives_no_wrong_answer() {
         std::fs::write(&path, good).unwrap();
     }
     assert!(refused > 0, "no block was ever damaged");
+}
+
+#[tokio::test]
+async fn an_index_of_another_log_or_a_newer_program_is_made_again() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fill(dir.path()).await;
+    let store = open(other.path()).unwrap();
+    for i in 0..EVENTS {
+        store.append(batch(vec![event(&format!("x{i}"), "x", None)])).await.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    let replaced = |with: &dyn Fn(&Path)| {
+        std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+        std::fs::create_dir(dir.path().join("index")).unwrap();
+        with(&dir.path().join("index"));
+    };
+    replaced(&|index| copy_dir(&other.path().join("index"), index));
+    ask(&open(dir.path()).unwrap()).await;
+    // Names that look like runs, files that are none, a foreign file.
+    replaced(&|index| {
+        for name in ["00000000000000000000-00000000000000000400.run", "a.run", "x.tmp", "notes.txt"] {
+            std::fs::write(index.join(name), vec![7; 5_000]).unwrap();
+        }
+    });
+    ask(&open(dir.path()).unwrap()).await;
+    assert!(dir.path().join("index/notes.txt").is_file(), "somebody's file was removed");
+}
+
+#[tokio::test]
+async fn a_rare_type_or_session_is_found_by_prefix_in_one_page_of_a_long_log() {
+    // A page looks at 10,000 positions: the match lies behind, so a scan would not reach it.
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { run_events: 2_000, tail_bytes: 0, ..Options::default() };
+    let open = || Arc::new(LocalStore::open(dir.path(), options()).unwrap()) as Arc<dyn EventStore>;
+    let store = open();
+    for i in 0..130 {
+        let events = (0..100).map(|j| event(&format!("e{i}-{j}"), &format!("k/{j}"), None)).collect();
+        store.append(batch(events)).await.unwrap();
+    }
+    let mut rare = batch(vec![NewEvent::new("rare", "RareThing")]);
+    rare.session = "other/7/s".into();
+    store.append(rare).await.unwrap();
+    let ask = async |store: &Arc<dyn EventStore>| {
+        let types = Filter { types: Some(vec!["Rare*".into()]), ..Filter::default() };
+        let service = Filter { sessionid: Some("other/*".into()), ..Filter::default() };
+        let instance = Filter { sessionid: Some("other/7/*".into()), ..Filter::default() };
+        for filter in [types, service, instance] {
+            assert_eq!(positions(store, Query { filter, ..all() }).await, [13_000]);
+        }
+    };
+    ask(&store).await;
+    store.close().await;
+    drop(store);
+    ask(&open()).await;
 }
 
 #[tokio::test]

@@ -32,6 +32,12 @@ impl Hasher {
     }
 }
 
+/// The service and the instance of a session's id, each with its slash: events
+/// are filed under these too, because prefixes name them.
+pub(super) fn session_levels(id: &str) -> impl Iterator<Item = &str> {
+    id.match_indices('/').take(2).map(|(at, _)| &id[..=at])
+}
+
 /// Whether look-ups for this are frequent and mostly in vain.
 pub(super) fn is_filtered(hash: u64) -> bool {
     let kind = hash & ((1 << KIND_BITS) - 1);

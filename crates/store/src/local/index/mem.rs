@@ -8,7 +8,7 @@ use daybook_log::Place;
 use daybook_model::{Event, Position};
 use foldhash::HashMap;
 
-use super::hash::{Hasher, Kind};
+use super::hash::{Hasher, Kind, session_levels};
 
 /// How far a key has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(super) struct Mem {
     pub times: Vec<i64>,
     pub postings: HashMap<u64, Postings>,
     pub keys: BTreeMap<Arc<str>, KeyHead>,
+    /// Each type's last position.
+    pub types: BTreeMap<Arc<str>, Position>,
 }
 
 impl Mem {
@@ -43,6 +45,7 @@ impl Mem {
             times: Vec::new(),
             postings: HashMap::default(),
             keys: BTreeMap::new(),
+            types: BTreeMap::new(),
         }
     }
 
@@ -59,6 +62,11 @@ impl Mem {
         self.post(Kind::Type, &event.kind, at);
         self.post(Kind::Correlation, &event.correlationid, at);
         self.post(Kind::Session, &event.sessionid, at);
+        session_levels(&event.sessionid).for_each(|level| self.post(Kind::Session, level, at));
+        match self.types.get_mut(event.kind.as_str()) {
+            Some(last) => *last = event.position,
+            None => drop(self.types.insert(event.kind.as_str().into(), event.position)),
+        }
         if let (Some(subject), Some(sequence)) = (&event.subject, event.sequence) {
             self.post(Kind::Subject, subject, at);
             let head = KeyHead { next: sequence.0 + 1, last: event.position };

@@ -7,6 +7,7 @@ use daybook_log::{Disk, LogId};
 
 use super::codec::{KeyEntry, Posting};
 use super::mem::Mem;
+use super::names;
 use super::run::Run;
 use super::write::RunWriter;
 
@@ -27,6 +28,10 @@ pub(super) fn write_mem(disk: &dyn Disk, log: LogId, mem: &Mem) -> io::Result<Ru
         run.postings(*hash, list.as_slice().iter().map(|at| mem.base + u64::from(*at)))?;
     }
     run.postings_done()?;
+    for (name, last) in &mem.types {
+        let (text, head) = names::of_type(name, *last);
+        run.key(&KeyEntry { text, next: head.next, last: (last.0 - mem.base) as u32 })?;
+    }
     for (text, head) in &mem.keys {
         let last = (head.last.0 - mem.base) as u32;
         run.key(&KeyEntry { text: text.to_string(), next: head.next, last })?;

@@ -20,8 +20,10 @@
 mod codec;
 mod filter;
 mod hash;
+mod lists;
 mod mem;
 mod merge;
+mod names;
 mod run;
 mod runs;
 mod worker;
@@ -29,17 +31,18 @@ mod write;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use daybook_log::{LogId, Place};
-use daybook_model::{Event, Filter, Pattern, Timestamp};
+use daybook_model::{Event, Filter, Timestamp};
 
 use super::gate::Cause;
 use crate::SubjectInfo;
 use hash::{Hasher, Kind};
+use lists::lists;
 pub(crate) use mem::KeyHead;
 use mem::Mem;
+pub(crate) use names::Keys;
 pub(crate) use run::Run;
 pub(crate) use runs::{OpenedRuns, Runs, open_runs};
 pub(crate) use worker::Worker;
@@ -52,8 +55,6 @@ pub(crate) struct Range {
     pub reverse: bool,
 }
 
-/// More lists than this are slower to merge than the log is to scan.
-const LISTS_MAX: usize = 64;
 /// So many runs' worth of events may wait in memory behind the one being written.
 const CROWDED: usize = 4;
 /// Fewer events never count as too many.
@@ -218,7 +219,7 @@ impl Index {
     }
 
     /// Keys of a prefix in memory only.
-    pub fn keys(&self, keys: &Keys<'_>, out: &mut BTreeMap<Arc<str>, KeyHead>) {
+    pub fn keys(&self, keys: &Keys, out: &mut BTreeMap<Arc<str>, KeyHead>) {
         keys.of_mem(&self.mem, out);
     }
 
@@ -227,108 +228,9 @@ impl Index {
     pub fn lists(
         &self,
         filter: &Filter,
-        expand: impl Fn(&str, usize) -> io::Result<Vec<Arc<str>>>,
+        expand: impl Fn(&Keys) -> io::Result<Vec<Arc<str>>>,
     ) -> io::Result<Option<Vec<u64>>> {
         lists(self.hasher, filter, expand)
-    }
-}
-
-/// The rarest attribute that is named exactly decides; a prefix of keys counts
-/// if it has few.
-fn lists(
-    hasher: Hasher,
-    filter: &Filter,
-    expand: impl Fn(&str, usize) -> io::Result<Vec<Arc<str>>>,
-) -> io::Result<Option<Vec<u64>>> {
-    let exact = |kind: Kind, patterns: &[Pattern]| {
-        let few = patterns.len() <= LISTS_MAX && patterns.iter().all(|p| p.prefix().is_none());
-        few.then(|| patterns.iter().map(|p| hasher.hash(kind, p.0.as_str())).collect::<Vec<_>>())
-    };
-    let one = |kind: Kind, pattern: &Option<Pattern>| exact(kind, std::slice::from_ref(pattern.as_ref()?));
-    let mut found = filter.subjects.as_deref().and_then(|subjects| exact(Kind::Subject, subjects));
-    found = found.or_else(|| one(Kind::Correlation, &filter.correlationid));
-    if found.is_none()
-        && let Some(subjects) = &filter.subjects
-    {
-        let mut hashes = Vec::new();
-        for pattern in subjects {
-            match pattern.prefix() {
-                None => hashes.push(hasher.hash(Kind::Subject, pattern.0.as_str())),
-                Some(prefix) => {
-                    let keys = expand(prefix, LISTS_MAX + 1)?;
-                    hashes.extend(keys.iter().map(|key| hasher.hash(Kind::Subject, key)));
-                }
-            }
-            if hashes.len() > LISTS_MAX {
-                break;
-            }
-        }
-        found = (hashes.len() <= LISTS_MAX).then_some(hashes);
-    }
-    found = found.or_else(|| one(Kind::Session, &filter.sessionid));
-    found = found.or_else(|| exact(Kind::Type, filter.types.as_deref()?));
-    if let Some(hashes) = &mut found {
-        hashes.sort_unstable();
-        hashes.dedup();
-    }
-    Ok(found)
-}
-
-/// Which keys are asked for.
-pub(crate) struct Keys<'a> {
-    pub prefix: &'a str,
-    pub after: Option<&'a str>,
-    pub limit: usize,
-}
-
-impl Keys<'_> {
-    fn from(&self) -> Bound<&str> {
-        match self.after {
-            Some(after) if after >= self.prefix => Bound::Excluded(after),
-            _ => Bound::Included(self.prefix),
-        }
-    }
-
-    fn is_before(&self, key: &str) -> bool {
-        match self.from() {
-            Bound::Excluded(after) => key <= after,
-            Bound::Included(first) => key < first,
-            Bound::Unbounded => false,
-        }
-    }
-
-    fn of_mem(&self, mem: &Mem, out: &mut BTreeMap<Arc<str>, KeyHead>) {
-        let keys = mem.keys_from(self.from()).take_while(|(key, _)| key.starts_with(self.prefix));
-        keys.take(self.limit).for_each(|(key, head)| newest(out, key, *head));
-    }
-
-    fn of_run(&self, run: &Run, out: &mut BTreeMap<Arc<str>, KeyHead>) -> io::Result<()> {
-        let first = match self.from() {
-            Bound::Included(key) | Bound::Excluded(key) => key,
-            Bound::Unbounded => "",
-        };
-        let mut taken = 0;
-        for i in run.key_block_of(first)..run.key_blocks() {
-            for entry in run.key_block(i)? {
-                if self.is_before(&entry.text) {
-                    continue;
-                }
-                if taken == self.limit || !entry.text.starts_with(self.prefix) {
-                    return Ok(());
-                }
-                taken += 1;
-                newest(out, entry.text.as_str(), run.head_of(&entry));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn newest(out: &mut BTreeMap<Arc<str>, KeyHead>, key: &str, head: KeyHead) {
-    match out.get_mut(key) {
-        Some(known) if known.next >= head.next => {}
-        Some(known) => *known = head,
-        None => drop(out.insert(key.into(), head)),
     }
 }
 
@@ -366,7 +268,7 @@ impl View {
         }
     }
 
-    pub fn keys(&self, keys: &Keys<'_>, out: &mut BTreeMap<Arc<str>, KeyHead>) -> io::Result<()> {
+    pub fn keys(&self, keys: &Keys, out: &mut BTreeMap<Arc<str>, KeyHead>) -> io::Result<()> {
         if let Some(frozen) = &self.frozen {
             keys.of_mem(frozen, out);
         }
@@ -376,7 +278,7 @@ impl View {
     pub fn lists(
         &self,
         filter: &Filter,
-        expand: impl Fn(&str, usize) -> io::Result<Vec<Arc<str>>>,
+        expand: impl Fn(&Keys) -> io::Result<Vec<Arc<str>>>,
     ) -> io::Result<Option<Vec<u64>>> {
         lists(self.hasher, filter, expand)
     }

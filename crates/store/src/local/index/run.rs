@@ -4,7 +4,8 @@
 //! header    64  magic "DAYBKRUN", format 4, zero 4, log id 16, base 8, end 8, zero 12, CRC32C 4
 //! places        offset 4, length 4 a position; blocks of 512 positions, each with its CRC32C
 //! postings      blocks of entries sorted by (hash, first position): hash, count, positions
-//! keys          blocks of entries sorted by key: key, next sequence, last position
+//! keys          blocks of entries sorted by key: key, next sequence, last position; before
+//!               the keys, behind U+0001, the types: type, last position + 1, last position
 //! meta          segment table, fences of postings and keys, filter
 //! trailer   64  offsets of places, postings, keys, meta 8 each, length of meta 8, entries of
 //!               the filter 8, first recordedtime 8, CRC32C of meta 4, CRC32C of the trailer 4
@@ -24,7 +25,7 @@ use super::hash::is_filtered;
 use super::{KeyHead, Range};
 use crate::planted::{Bug, has};
 
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const TRAILER_BYTES: usize = 64;
 pub(super) const MAGIC: [u8; 8] = *b"DAYBKRUN";
