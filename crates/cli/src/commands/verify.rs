@@ -69,7 +69,7 @@ fn failure(error: &VerifyError, format: Format) -> Failure {
         }
         VerifyError::Log(OpenError::Damaged { path, offset, reason }) => (Some(path), Some(*offset), reason),
         VerifyError::Log(OpenError::NotALog { path, reason }) => (Some(path), None, reason),
-        VerifyError::Index { path, reason } => (Some(path), None, reason),
+        VerifyError::Index { path, offset, reason } => (Some(path), Some(*offset), reason),
         _ => (None, None, &text),
     };
     if format != Format::Table {

@@ -32,8 +32,8 @@ pub enum VerifyError {
     #[error("{} holds no log", .0.display())]
     NoLog(PathBuf),
     /// Only the index: deleting it and opening the log makes it again.
-    #[error("the index file {} is wrong: {reason}; delete it, it is made again from the log", path.display())]
-    Index { path: PathBuf, reason: String },
+    #[error("the index file {} is wrong at offset {offset}: {reason}; delete it, it is made again from the log", path.display())]
+    Index { path: PathBuf, offset: u64, reason: String },
 }
 
 /// Checks the log of `dir`, which must not be open. `progress` is told how far it is.
@@ -84,9 +84,13 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified,
         let disk = RealDisk::open(&index).map_err(|e| io("open the index in", e))?;
         for name in disk.list().map_err(|e| io("list the index in", e))? {
             if name.ends_with(".run") {
-                let wrong = |reason: String| VerifyError::Index { path: index.join(&name), reason };
-                let run = Run::open(&disk, &name, checked.id).map_err(|e| wrong(e.to_string()))?;
-                run.verify(&places).map_err(|e| wrong(e.to_string()))?;
+                let wrong = |(offset, error): (u64, std::io::Error)| VerifyError::Index {
+                    path: index.join(&name),
+                    offset,
+                    reason: error.to_string(),
+                };
+                let run = Run::open(&disk, &name, checked.id).map_err(|error| wrong((0, error)))?;
+                run.verify(&places).map_err(wrong)?;
                 found.runs += 1;
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use daybook_model::{Filter, NewEvent, Position, Timestamp};
-use daybook_store::local::{LocalStore, OpenError, Options};
+use daybook_store::local::{self, LocalStore, OpenError, Options, VerifyError};
 use daybook_store::{EventStore, Query, ReadError};
 
 use crate::{all, batch, event, positions};
@@ -247,6 +247,28 @@ async fn a_rare_type_or_session_is_found_by_prefix_in_one_page_of_a_long_log() {
     store.close().await;
     drop(store);
     ask(&open()).await;
+}
+
+#[tokio::test]
+async fn a_damaged_block_of_the_index_is_told_with_file_and_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    assert_eq!(local::verify(dir.path(), |_| ()).unwrap().events, EVENTS);
+    let path = dir.path().join("index").join(&runs(dir.path())[0]);
+    let good = std::fs::read(&path).unwrap();
+    // Behind the header each byte belongs to a block, a fence or the trailer.
+    for at in (0..good.len()).step_by(97) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        std::fs::write(&path, bad).unwrap();
+        match local::verify(dir.path(), |_| ()) {
+            Err(VerifyError::Index { path: told, offset, .. }) => {
+                assert_eq!(told, path);
+                assert!(offset <= at as u64, "the damage at {at} is told at {offset}");
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -136,19 +136,32 @@ impl Run {
         self.end - self.base
     }
 
-    /// Reads every block and compares the places with those of the log.
-    pub fn verify(&self, places: &[Place]) -> io::Result<()> {
+    /// Reads every block and compares the places with those of the log; tells the
+    /// offset of the block that is wrong.
+    pub fn verify(&self, places: &[Place]) -> Result<(), (u64, io::Error)> {
         let mut position = self.base;
         while position < self.end {
-            for place in self.places(position)? {
+            let at = self.places_block(position).1;
+            for place in self.places(position).map_err(|error| (at, error))? {
                 if places.get(position as usize) != Some(&place) {
-                    return Err(damaged(&format!("position {position} is not where it says")));
+                    return Err((at, damaged(&format!("position {position} is not where it says"))));
                 }
                 position += 1;
             }
         }
-        (0..self.posting_blocks()).try_for_each(|i| self.posting_block(i).map(drop))?;
-        (0..self.key_blocks()).try_for_each(|i| self.key_block(i).map(drop))
+        for (i, fence) in self.posting_fences.iter().enumerate() {
+            self.posting_block(i).map_err(|error| (fence.at, error))?;
+        }
+        for (i, fence) in self.key_fences.iter().enumerate() {
+            self.key_block(i).map_err(|error| (fence.at, error))?;
+        }
+        Ok(())
+    }
+
+    /// First position and offset of the block of places that holds `position`.
+    fn places_block(&self, position: u64) -> (u64, u64) {
+        let block = (position - self.base) / PLACES;
+        (self.base + block * PLACES, self.places_at + block * (PLACES * PLACE_BYTES as u64 + 4))
     }
 
     pub fn may_contain(&self, hash: u64) -> bool {
@@ -157,10 +170,8 @@ impl Run {
 
     /// Places of up to a block of positions from `from` on.
     pub fn places(&self, from: u64) -> io::Result<Vec<Place>> {
-        let block = (from - self.base) / PLACES;
-        let first = self.base + block * PLACES;
+        let (first, at) = self.places_block(from);
         let count = (self.end - first).min(PLACES) as usize;
-        let at = self.places_at + block * (PLACES * PLACE_BYTES as u64 + 4);
         let bytes = self.block(at, count * PLACE_BYTES + 4)?;
         let mut input = Input(&bytes);
         let mut places = Vec::with_capacity(count);
