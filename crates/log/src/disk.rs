@@ -35,13 +35,23 @@ pub trait DiskFile: Send + Sync {
 /// The operating system's file system.
 pub struct RealDisk {
     dir: PathBuf,
+    read_only: bool,
 }
 
 impl RealDisk {
     /// Makes the directory and those above it if they are absent, durably.
     pub fn open(dir: &Path) -> io::Result<Self> {
         make_dir(dir)?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), read_only: false })
+    }
+
+    /// Neither makes nor changes anything; a directory that is not there is empty.
+    pub fn read_only(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), read_only: true }
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 }
 
@@ -52,6 +62,9 @@ impl Disk for RealDisk {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
+        if self.read_only && !self.dir.is_dir() {
+            return Ok(names);
+        }
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             if entry.file_type()?.is_file()
@@ -77,14 +90,17 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.writable()?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.writable()?;
         fs::remove_file(self.path(name))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
+        self.writable()?;
         fs::File::open(&self.dir)?.sync_all()
     }
 }

@@ -23,6 +23,7 @@ mod error;
 mod format;
 mod identity;
 mod log;
+mod overlay;
 mod planted;
 mod reader;
 mod recover;
@@ -39,6 +40,7 @@ pub use error::{Error, OpenError};
 pub use format::{BATCH_HEADER_BYTES, FORMAT_VERSION, Place, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 pub use identity::{Lock, LogId};
 pub use log::{Log, Options, Recovered};
+pub use overlay::Overlay;
 #[cfg(feature = "planted")]
 pub use planted::Bug;
 pub use reader::Reader;

@@ -12,6 +12,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Nothing is written; of a damaged log what lies before the damage is served.
+    pub read_only: bool,
     pub limits: Limits,
     pub store: daybook_store::local::Options,
     /// How often the server pings; three unanswered end the connection.
@@ -27,6 +29,7 @@ impl Config {
         Self {
             data: data.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
+            read_only: false,
             limits: Limits::default(),
             store: Default::default(),
             heartbeat: Duration::from_secs(10),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
+use daybook_store::local::LocalStore;
 use daybook_store::{EventStore, Health};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -52,7 +53,8 @@ pub async fn start(config: Config) -> Result<Server, StartError> {
     // The port first: a second server must not touch the directory at all.
     let listener = listen(config.listen).await?;
     let (data, options) = (config.data.clone(), config.store.clone());
-    let opened = tokio::task::spawn_blocking(move || daybook_store::local::LocalStore::open(&data, options))
+    let open = if config.read_only { LocalStore::open_read_only } else { LocalStore::open };
+    let opened = tokio::task::spawn_blocking(move || open(&data, options))
         .await
         .expect("opening a log does not panic");
     let store = opened.map_err(|source| StartError::Store { data: config.data.clone(), source })?;

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use daybook_server::StartError;
+use daybook_store::local::OpenError;
+
 use crate::exit::Failure;
 use crate::progress::Progress;
 
@@ -15,6 +18,10 @@ pub struct Args {
     /// Port 0 picks a free one.
     #[arg(long, env = "DAYBOOK_LISTEN", default_value = "127.0.0.1:7400")]
     listen: SocketAddr,
+    /// Write nothing and refuse publishes: for a log that is damaged, of which what lies before
+    /// the damage is served, for a read-only disk, or beside a process that has the log.
+    #[arg(long)]
+    read_only: bool,
     /// Mebibytes of the disk kept free for the index and the groups' checkpoints: with less
     /// than this and the next segment's size, publishes are refused. Default 32.
     #[arg(long, env = "DAYBOOK_RESERVE_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(..1 << 40))]
@@ -34,10 +41,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = super::Interrupts::listen()?;
     let mut config = daybook_server::Config::new(args.data).listen(args.listen);
     config.store.progress = Some(indexing());
+    config.read_only = args.read_only;
     if let Some(mebibytes) = args.reserve_mib {
         config.store.reserve_bytes = mebibytes << 20;
     }
-    let server = daybook_server::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
+    let server = daybook_server::start(config).await.map_err(failure)?;
     eprintln!("listening on http://{}", server.local_addr());
     let poisoned = tokio::select! {
         () = interrupts.next() => None,
@@ -47,5 +55,14 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     match poisoned {
         None => Ok(()),
         Some(reason) => Err(Failure::failed(format!("the log failed and takes no more: {reason}"))),
+    }
+}
+
+fn failure(error: StartError) -> Failure {
+    match error {
+        StartError::Store { source: OpenError::Damaged { .. }, .. } => {
+            Failure::failed(format!("{error}; `daybook serve --read-only` serves what lies before it"))
+        }
+        error => Failure::failed(error.to_string()),
     }
 }

@@ -31,11 +31,16 @@ impl Serve {
     }
 
     /// What it wrote to stderr if it did not start.
-    #[allow(clippy::zombie_processes)] // `Drop` waits for it.
     pub fn try_start(data: &Path, listen: &str) -> Result<Self, String> {
+        Self::try_start_with(data, listen, &[])
+    }
+
+    #[allow(clippy::zombie_processes)] // `Drop` waits for it.
+    pub fn try_start_with(data: &Path, listen: &str, more: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(DAYBOOK)
             .args(["serve", "--listen", listen, "--data"])
             .arg(data)
+            .args(more)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -45,3 +45,33 @@ fn a_whole_log_passes_and_damage_is_code_8_with_file_and_offset() {
     assert_eq!(verify(&data).code, 0);
     assert_eq!(verify(&dir.path().join("none")).code, 1);
 }
+
+#[test]
+fn a_damaged_log_is_refused_and_what_lies_before_the_damage_is_served_read_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let serve = Serve::start(&data);
+    for part in ["a", "b"] {
+        let lines: String = (0..50).map(|i| line(&format!("{part}{i}"), "k", None)).collect();
+        assert_eq!(serve.run(&["publish"], &lines).code, 0);
+    }
+    serve.signal(rustix::process::Signal::TERM);
+    drop(serve);
+    let segment = data.join("0000000000.segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // In the last event, before the mark that proves it durable.
+    let last = bytes.windows(3).rposition(|bytes| bytes == b"b49").unwrap();
+    bytes[last] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let refused = Serve::try_start(&data, "127.0.0.1:0").err().unwrap();
+    assert!(refused.contains("0000000000.segment") && refused.contains("--read-only"), "{refused}");
+    let serve = Serve::try_start_with(&data, "127.0.0.1:0", &["--read-only"]).unwrap();
+    let served = serve.run(&["read"], "").lines();
+    let ids: Vec<_> = served.iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+    assert!((50..100).contains(&ids.len()) && ids[49] == "a49", "{ids:?}");
+    let published = serve.run(&["publish"], &line("new", "k", None));
+    assert_ne!(published.code, 0);
+    assert!(published.stderr.contains("reading only"), "{}", published.stderr);
+    drop(serve);
+    assert!(std::fs::read(&segment).unwrap() == bytes, "it was written to");
+}

@@ -29,6 +29,8 @@ struct Save {
 }
 
 pub(super) struct Checkpoints {
+    /// Told to whoever saves when nobody writes.
+    gone: &'static str,
     saves: mpsc::Sender<Save>,
     loaded: Mutex<HashMap<String, Vec<u8>>>,
 }
@@ -89,15 +91,20 @@ impl Checkpoints {
             })
             .map_err(|e| io("start the checkpoint writer of", &dir, e))?;
         let loaded = loaded.into_iter().map(|(group, (_, state))| (group, state)).collect();
-        Ok(Self { saves, loaded: Mutex::new(loaded) })
+        Ok(Self { gone: "the store is closed", saves, loaded: Mutex::new(loaded) })
+    }
+
+    /// None are there, and none are taken.
+    pub fn refused(why: &'static str) -> Self {
+        Self { gone: why, saves: mpsc::channel().0, loaded: Mutex::default() }
     }
 
     pub fn save(&self, group: &str, bytes: Vec<u8>) -> Answer<Result<(), CheckpointError>> {
         let (reply, answer) = oneshot::channel();
-        let group = group.to_owned();
+        let (group, why) = (group.to_owned(), self.gone);
         let _ = self.saves.send(Save { group: group.clone(), bytes, reply });
         Box::pin(async move {
-            let gone = |_| Err(CheckpointError { group, reason: "the store is closed".into() });
+            let gone = |_| Err(CheckpointError { group, reason: why.into() });
             answer.await.unwrap_or_else(gone)
         })
     }

@@ -23,6 +23,7 @@ mod page;
 mod query;
 mod queue;
 mod reached;
+mod read_only;
 mod room;
 mod sequencer;
 mod tail;
@@ -133,7 +134,7 @@ pub struct LocalStore {
     checkpoints: Checkpoints,
     committers: Mutex<Vec<JoinHandle<()>>>,
     id: LogId,
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl LocalStore {
@@ -154,8 +155,19 @@ impl LocalStore {
         index_disk: Arc<dyn Disk>,
         options: Options,
     ) -> Result<Self, OpenError> {
-        let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let lock = Lock::take(dir)?;
+        Self::open_with(dir, Some(lock), disk, index_disk, options)
+    }
+
+    /// Without a lock nothing may be written: no checkpoints either.
+    fn open_with(
+        dir: &Path,
+        lock: Option<Lock>,
+        disk: Arc<dyn Disk>,
+        index_disk: Arc<dyn Disk>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let known = Log::identify(&*disk)?;
         let opened = match known {
             Some(id) => index::open_runs(&*index_disk, id).map_err(|e| io("read the index in", e))?,
@@ -201,13 +213,16 @@ impl LocalStore {
                 ),
             });
         }
-        if recovered.cut_bytes > 0 {
+        if recovered.cut_bytes > 0 && lock.is_some() {
             tracing_line(&format!(
                 "cut {} bytes of a torn tail that nobody was told of",
                 recovered.cut_bytes
             ));
         }
-        let checkpoints = Checkpoints::open(dir, recovered.id, recovered.next)?;
+        let checkpoints = match &lock {
+            Some(_) => Checkpoints::open(dir, recovered.id, recovered.next)?,
+            None => Checkpoints::refused(read_only::WHY),
+        };
         let of_disk = dir.to_owned();
         let free: FreeBytes = Arc::new(move || daybook_log::free_bytes(&of_disk));
         let inner = Arc::new(Inner {

@@ -43,7 +43,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified,
     }
     let _lock = Lock::take_to_read(dir)?;
     let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
-    let disk = RealDisk::open(dir).map_err(|e| io("open", e))?;
+    let disk = RealDisk::read_only(dir);
     let mut found = Verified::default();
     let mut places: Vec<Place> = Vec::new();
     let mut ids: HashSet<u64> = HashSet::new();
@@ -81,7 +81,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified,
     found.keys = next.len() as u64;
     let index = dir.join("index");
     if index.is_dir() {
-        let disk = RealDisk::open(&index).map_err(|e| io("open the index in", e))?;
+        let disk = RealDisk::read_only(&index);
         for name in disk.list().map_err(|e| io("list the index in", e))? {
             if name.ends_with(".run") {
                 let wrong = |(offset, error): (u64, std::io::Error)| VerifyError::Index {

@@ -10,6 +10,7 @@ mod kill;
 mod local;
 mod planted;
 mod power;
+mod read_only;
 mod room;
 mod sim;
 mod walk;

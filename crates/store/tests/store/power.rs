@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use daybook_log::sim::Random;
 use daybook_log::suite::Suite;
+use daybook_store::EventStore;
+use daybook_store::local::{LocalStore, Options, verify};
 
 use crate::child::{Told, Writer, check};
 
@@ -114,5 +116,31 @@ async fn nothing_acknowledged_is_lost_by_a_power_loss_on_ext4() {
         disk.mount().unwrap();
         check(&data, &all, &format!("power loss {cycle}, {pause} ms after the start")).await;
     }
+    suite.end();
+}
+
+#[tokio::test]
+async fn a_log_on_a_read_only_mount_is_refused_by_name_verified_and_read() {
+    let mut suite = Suite::begin("read-only mount", &["refused", "verified", "read"]);
+    let disk = match Loop::new() {
+        Ok(disk) => disk,
+        Err(why) => return suite.skip(&why),
+    };
+    suite.case();
+    let data = disk.path().join("data");
+    let writer = Writer::start(&data, &[]);
+    std::thread::sleep(Duration::from_millis(300));
+    let told = writer.kill();
+    check(&data, &told, "before it became read-only").await;
+    run("mount", &["-o", "remount,ro", &disk.path().display().to_string()]).unwrap();
+    let refused = LocalStore::open(&data, Options::default()).err().unwrap().to_string();
+    assert!(refused.contains(&data.display().to_string()) && refused.contains("ead-only"), "{refused}");
+    suite.hit("refused");
+    let verified = verify(&data, |_| ()).unwrap();
+    assert!(verified.events >= told.acknowledged.len() as u64);
+    suite.hit("verified");
+    let store = LocalStore::open_read_only(&data, Options::default()).unwrap();
+    assert_eq!(store.head().borrow().0, verified.events);
+    suite.hit("read");
     suite.end();
 }

@@ -1,0 +1,63 @@
+//! Opening a log that must not be written to, or that cannot be opened for
+//! writing because it is damaged.
+//!
+//! # Promises
+//! 1. Nothing on disk is touched, not even the lock: it works on a read-only
+//!    mount, and beside a process that writes, whose later events it does not see.
+//! 2. Of a damaged log everything before the damage is served, and where that is
+//!    is said. What lies behind it is not: nothing proves its place in the order.
+//! 3. Publishing and checkpoints are refused, and no group goes on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use daybook_log::{OpenError, Overlay, RealDisk};
+
+use super::gate::Cause;
+use super::{LocalStore, Options, tracing_line};
+
+pub(super) const WHY: &str = "the log was opened for reading only";
+
+impl LocalStore {
+    /// Blocks while it reads what the index does not cover: all of the log if it
+    /// is damaged.
+    pub fn open_read_only(dir: &Path, options: Options) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { what: "read", path: dir.to_owned(), source };
+        if !dir.join("LOG").is_file() {
+            return Err(OpenError::NotALog { path: dir.to_owned(), reason: "there is no log here".into() });
+        }
+        // No room: nobody makes a segment that nothing will be written to.
+        let options = Options { free_bytes: Some(Arc::new(|| Ok(0))), ..options };
+        let log = Arc::new(Overlay::new(Arc::new(RealDisk::read_only(dir))));
+        let index = Arc::new(Overlay::new(Arc::new(RealDisk::read_only(&dir.join("index")))));
+        let mut before = None;
+        loop {
+            let error = match Self::open_with(dir, None, log.clone(), index.clone(), options.clone()) {
+                Ok(store) => {
+                    store.refuse_everything();
+                    return Ok(store);
+                }
+                Err(error) => error,
+            };
+            let told = error.to_string();
+            // The same damage again: ending the log before it did not help.
+            if before.as_ref() == Some(&told) || !log.end_before(&error).map_err(io)? {
+                return Err(error);
+            }
+            // It may speak of what is not shown any more.
+            index.hide_everything().map_err(io)?;
+            tracing_line(&format!("serving only what lies before the damage: {told}"));
+            before = Some(told);
+        }
+    }
+
+    /// The committers end, and with them whoever looks for room.
+    fn refuse_everything(&self) {
+        self.inner.queue.close_because(WHY);
+        for thread in self.committers() {
+            let _ = thread.join();
+        }
+        self.inner.gate.open(Cause::Space);
+        self.inner.gate.close(Cause::Segment, WHY.to_owned());
+    }
+}

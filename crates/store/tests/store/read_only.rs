@@ -1,0 +1,155 @@
+//! A log opened for reading only: nothing is touched, damage ends the view.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use daybook_store::local::{LocalStore, OpenError, Options};
+use daybook_store::{AppendError, EventStore, Health};
+
+use crate::{all, batch, event, positions};
+
+const EVENTS: u64 = 300;
+
+fn options() -> Options {
+    Options { first_segment_bytes: 8 << 10, segment_bytes: 16 << 10, run_events: 64, ..Options::default() }
+}
+
+fn open_read_only(dir: &Path) -> Arc<dyn EventStore> {
+    Arc::new(LocalStore::open_read_only(dir, options()).unwrap())
+}
+
+async fn fill(dir: &Path) {
+    let store: Arc<dyn EventStore> = Arc::new(LocalStore::open(dir, options()).unwrap());
+    for i in 0..EVENTS {
+        store.append(batch(vec![event(&format!("e{i}"), "k", Some(i))])).await.unwrap();
+    }
+    store.save_checkpoint("g", b"one".to_vec()).await.unwrap();
+    store.close().await;
+}
+
+/// Every file below with its bytes and when it was last changed.
+fn snapshot(dir: &Path) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(snapshot(&path));
+        } else {
+            let changed = fs::metadata(&path).unwrap().modified().unwrap();
+            files.push((path.display().to_string(), fs::read(&path).unwrap(), changed));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Position of a segment's first event.
+fn base_of(segment: &Path) -> u64 {
+    u64::from_le_bytes(fs::read(segment).unwrap()[32..40].try_into().unwrap())
+}
+
+/// What is there is the log's beginning, answered by every kind of question.
+async fn check_prefix(store: &Arc<dyn EventStore>, context: &str) -> u64 {
+    let found = positions(store, all()).await;
+    assert!(found.iter().copied().eq(0..found.len() as u64), "{context}: {found:?}");
+    assert_eq!(store.head().borrow().0, found.len() as u64, "{context}");
+    for position in found.iter().step_by(29) {
+        let known = store.event_by_id(&format!("e{position}")).await.unwrap();
+        assert_eq!(known.map(|event| event.position.0), Some(*position), "{context}");
+    }
+    let events = store.subject("k").await.unwrap().map_or(0, |info| info.events);
+    assert_eq!(events, found.len() as u64, "{context}");
+    found.len() as u64
+}
+
+#[tokio::test]
+async fn a_healthy_log_is_read_and_nothing_is_touched_or_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let before = snapshot(dir.path());
+    let store = open_read_only(dir.path());
+    assert_eq!(check_prefix(&store, "healthy").await, EVENTS);
+    let refused = store.append(batch(vec![event("new", "k", None)])).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable { reason }) if reason.contains("reading only")));
+    let health = store.health().borrow().clone();
+    assert!(matches!(&health, Health::Degraded(reason) if reason.contains("reading only")), "{health:?}");
+    let refused = store.save_checkpoint("g", b"two".to_vec()).await.unwrap_err();
+    assert!(refused.to_string().contains("reading only"), "{refused}");
+    store.close().await;
+    drop(store);
+    assert_eq!(snapshot(dir.path()), before);
+}
+
+#[tokio::test]
+async fn it_can_be_read_beside_the_process_that_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let writer: Arc<dyn EventStore> = Arc::new(LocalStore::open(dir.path(), options()).unwrap());
+    let reader = open_read_only(dir.path());
+    writer.append(batch(vec![event("new", "k", Some(EVENTS))])).await.unwrap();
+    assert_eq!(check_prefix(&reader, "beside a writer").await, EVENTS);
+}
+
+#[tokio::test]
+async fn of_a_damaged_log_what_lies_before_the_damage_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let mut segments: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "segment"))
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 3);
+    let mut last = 0;
+    // The whole index is gone: each segment has to be read.
+    fs::remove_dir_all(dir.path().join("index")).unwrap();
+    for segment in &segments {
+        let base = base_of(segment);
+        let good = fs::read(segment).unwrap();
+        let used = good.iter().rposition(|byte| *byte != 0).unwrap();
+        let mut flipped = good.clone();
+        flipped[used / 2] ^= 1;
+        let mut headless = good.clone();
+        headless[9] ^= 1;
+        for (how, bytes) in
+            [("flipped", flipped), ("headless", headless), ("cut short", good[..used / 2].to_vec())]
+        {
+            let context = format!("{} {how}", segment.display());
+            fs::write(segment, bytes).unwrap();
+            assert!(LocalStore::open(dir.path(), options()).is_err(), "{context}: opened for writing");
+            let before = snapshot(dir.path());
+            let store = open_read_only(dir.path());
+            let served = check_prefix(&store, &context).await;
+            match how {
+                "headless" => assert_eq!(served, base, "{context}: all before the segment"),
+                _ => assert!(served > base, "{context}: and its beginning"),
+            }
+            last = last.max(served);
+            store.close().await;
+            drop(store);
+            assert_eq!(snapshot(dir.path()), before, "{context}: touched");
+        }
+        fs::write(segment, good).unwrap();
+    }
+    let base = base_of(&segments[1]);
+    fs::rename(&segments[1], dir.path().join("elsewhere")).unwrap();
+    let store = open_read_only(dir.path());
+    assert_eq!(check_prefix(&store, "segment 1 missing").await, base);
+    assert!(last > EVENTS / 2, "{last}");
+}
+
+#[tokio::test]
+async fn damage_to_the_identity_and_what_is_no_log_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refusal = |dir: &Path| LocalStore::open_read_only(dir, options()).err().unwrap();
+    assert!(matches!(refusal(dir.path()), OpenError::NotALog { .. }));
+    assert!(snapshot(dir.path()).is_empty());
+    fill(dir.path()).await;
+    let path = dir.path().join("LOG");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(refusal(dir.path()), OpenError::Damaged { .. }));
+}
