@@ -4,9 +4,11 @@ mod append;
 mod backlog;
 mod contention;
 mod group;
+mod hosted;
 mod lean;
 mod replay;
 mod server;
+mod service;
 mod store;
 
 use crate::exit::Failure;
@@ -19,6 +21,7 @@ pub enum Command {
     Contention(contention::Args),
     Group(group::Args),
     Replay(replay::Args),
+    Service(service::Args),
     Store(store::Args),
 }
 
@@ -29,6 +32,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Contention(args) => contention::run(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Replay(args) => replay::run(args).await,
+        Command::Service(args) => service::run(args).await,
         Command::Store(args) => store::run(args).await,
     }
 }

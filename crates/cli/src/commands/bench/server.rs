@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
@@ -68,9 +69,27 @@ impl Measured {
         Some(kib?.parse::<u64>().ok()? >> 10)
     }
 
+    /// CPU time that the server's process has used; one that we did not start is not ours to ask.
+    pub fn cpu(&self) -> Result<Duration, Failure> {
+        self.child.as_ref().map_or(Ok(Duration::ZERO), |(child, _)| cpu_of(child.id()))
+    }
+
     pub async fn stop(mut self) {
         if let Some((mut child, _dir)) = self.child.take() {
             let _ = child.kill().await;
         }
+    }
+}
+
+/// CPU time of a process, from the kernel, in hundredths of a second.
+pub fn cpu_of(process: Option<u32>) -> Result<Duration, Failure> {
+    let process = process.ok_or_else(|| Failure::failed("the process to measure has ended"))?;
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name may hold anything; it ends with the last parenthesis.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|field| field.parse::<u64>().ok());
+    match (ticks(11), ticks(12)) {
+        (Some(user), Some(system)) => Ok(Duration::from_millis((user + system) * 10)),
+        _ => Err(Failure::failed("the kernel does not tell the process's CPU time")),
     }
 }
