@@ -86,8 +86,8 @@ impl Builder {
             boot: uuid::Uuid::now_v7().simple().to_string(),
             token: self.token,
         };
-        let (commands, welcome) = connection::start(identity).await?;
-        Ok(Client::new(commands, welcome, self.publish_deadline))
+        let (commands, welcome, session) = connection::start(identity).await?;
+        Ok(Client::new(commands, welcome, session, self.publish_deadline))
     }
 }
 

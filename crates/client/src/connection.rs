@@ -4,6 +4,7 @@ mod socket;
 mod streams;
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daybook_model::wire::{ClientMessage, Hello, Malformed, ServerMessage, Welcome};
@@ -67,11 +68,16 @@ pub(crate) enum Command {
 }
 
 /// Connects, says hello, and leaves the rest to a task.
-pub(crate) async fn start(identity: Identity) -> Result<(mpsc::Sender<Command>, Welcome), ConnectError> {
+pub(crate) async fn start(
+    identity: Identity,
+) -> Result<(mpsc::Sender<Command>, Welcome, Session), ConnectError> {
     let (socket, welcome) = connect(&identity).await?;
+    let session = Session::default();
+    session.set(&welcome.session);
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let task = Task {
         identity,
+        session: session.clone(),
         inbox,
         last_id: 1,
         waiting: HashMap::new(),
@@ -79,7 +85,21 @@ pub(crate) async fn start(identity: Identity) -> Result<(mpsc::Sender<Command>, 
         outgoing: Vec::new(),
     };
     tokio::spawn(task.run(socket));
-    Ok((commands, welcome))
+    Ok((commands, welcome, session))
+}
+
+/// The `sessionid` of the present connection.
+#[derive(Clone, Default)]
+pub(crate) struct Session(Arc<Mutex<Arc<str>>>);
+
+impl Session {
+    pub fn get(&self) -> Arc<str> {
+        self.0.lock().expect("no code panics while it holds this lock").clone()
+    }
+
+    fn set(&self, session: &str) {
+        *self.0.lock().expect("no code panics while it holds this lock") = session.into();
+    }
 }
 
 /// A host that vanished answers nothing at all: waiting must end by itself.
@@ -129,6 +149,7 @@ struct Waiting {
 
 struct Task {
     identity: Identity,
+    session: Session,
     inbox: mpsc::Receiver<Command>,
     last_id: u64,
     waiting: HashMap<u64, Waiting>,
@@ -177,7 +198,8 @@ impl Task {
         loop {
             self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
             match connect(&self.identity).await {
-                Ok((socket, _)) => {
+                Ok((socket, welcome)) => {
+                    self.session.set(&welcome.session);
                     // In the order in which they were sent the first time.
                     let mut ids: Vec<u64> = self.waiting.keys().copied().collect();
                     ids.sort_unstable();
@@ -282,6 +304,17 @@ impl Task {
                     self.last_id += 1;
                     set_id(&mut message, self.last_id);
                     self.streams.expect(self.last_id, reply);
+                }
+                // Acks that go out together are one message.
+                if let (ClientMessage::Ack(next), Some(ClientMessage::Ack(last))) =
+                    (&mut message, self.outgoing.last_mut())
+                    && next.id.is_none()
+                    && last.id.is_none()
+                    && next.subscription == last.subscription
+                    && last.tokens.len() < FRAME_MESSAGES
+                {
+                    last.tokens.append(&mut next.tokens);
+                    return;
                 }
                 self.outgoing.push(message);
             }

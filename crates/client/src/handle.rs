@@ -9,7 +9,7 @@ use daybook_model::{Event, Filter, NewEvent, Position};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::connection::{Command, Lost, Request};
+use crate::connection::{Command, Lost, Request, Session};
 use crate::{
     Builder, Join, JoinError, Membership, PublishError, ReadError, SubscribeError, Subscription, membership,
     subscription,
@@ -23,6 +23,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(30);
 pub struct Client {
     commands: mpsc::Sender<Command>,
     welcome: Arc<Welcome>,
+    session: Session,
     publish_deadline: Duration,
 }
 
@@ -68,8 +69,19 @@ impl Client {
         Builder::new(url)
     }
 
-    pub(crate) fn new(commands: mpsc::Sender<Command>, welcome: Welcome, publish_deadline: Duration) -> Self {
-        Self { commands, welcome: Arc::new(welcome), publish_deadline }
+    pub(crate) fn new(
+        commands: mpsc::Sender<Command>,
+        welcome: Welcome,
+        session: Session,
+        publish_deadline: Duration,
+    ) -> Self {
+        Self { commands, welcome: Arc::new(welcome), session, publish_deadline }
+    }
+
+    /// The `sessionid` that the server gives to what is published now; another
+    /// one after a reconnect.
+    pub fn session(&self) -> Arc<str> {
+        self.session.get()
     }
 
     /// What the server said when the connection was first made.
