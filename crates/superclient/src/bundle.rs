@@ -89,6 +89,13 @@ impl Bundle {
         std::iter::once(&self.name).chain(modules.keys()).map(|name| dir.join(name)).collect()
     }
 
+    /// Whether one of these occurs in any of the texts; whole once it was loaded.
+    pub fn mentions(&self, words: &[&str]) -> bool {
+        let modules = self.modules.lock().expect("no code panics while it holds this lock");
+        let mut texts = modules.values().chain(std::iter::once(&self.text));
+        texts.any(|text| words.iter().any(|word| text.contains(word)))
+    }
+
     /// Changes when any of the texts does; whole once it was loaded.
     pub fn hash(&self) -> String {
         let mut digest = Sha256::new();

@@ -66,7 +66,19 @@ pub enum Script {
 /// Where derived state is kept.
 #[derive(Clone, Debug)]
 pub enum StateLocation {
+    /// A file per service, by redb; for one host.
     Dir(PathBuf),
+    /// `redis://host:port/db`, for several.
+    Redis(String),
+}
+
+impl std::str::FromStr for StateLocation {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_redis = text.starts_with("redis://") || text.starts_with("redis+unix://");
+        Ok(if is_redis { Self::Redis(text.to_owned()) } else { Self::Dir(text.into()) })
+    }
 }
 
 /// What one script may use.

@@ -21,6 +21,8 @@ pub enum StartError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot open the state in {}: {reason}", path.display())]
     State { path: PathBuf, reason: String },
+    #[error("cannot use the state in {url}: {reason}")]
+    Redis { url: String, reason: String },
     #[error("{0}")]
     Bus(#[from] daybook_client::ConnectError),
     #[error("cannot start: {0}")]

@@ -7,14 +7,17 @@ use std::sync::{Arc, RwLock};
 use daybook_client::Client;
 use daybook_model::Position;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::bundle::Bundle;
+use crate::engine::common::Common;
 use crate::engine::instance::{self, Blueprint, Job};
+use crate::engine::keeper::{Keeping, Wish};
 use crate::http::{self, Table};
 use crate::reload::{self, Reload, Source, check};
 use crate::state::State;
-use crate::{Config, Script, StartError, StateLocation};
+use crate::{Config, Script, StartError};
 
 /// Requests that wait for an instance; beyond that 503.
 const WAITING: usize = 1_024;
@@ -32,9 +35,13 @@ pub(crate) struct Directory {
 }
 
 pub(crate) struct Service {
+    /// The first instance's.
     pub client: Client,
     pub instances: Vec<mpsc::Sender<Job>>,
     pub next: std::sync::atomic::AtomicUsize,
+    pub state: State,
+    /// Asks the first instance for a rebuild.
+    pub wishes: mpsc::Sender<Wish>,
 }
 
 impl Directory {
@@ -62,7 +69,6 @@ pub struct Host {
     threads: Vec<std::thread::JoinHandle<()>>,
     serving: JoinHandle<std::io::Result<()>>,
     reloading: JoinHandle<()>,
-    clients: Vec<Client>,
 }
 
 /// Starts all services; returns once their routes are served.
@@ -84,38 +90,43 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
     let address =
         listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
 
+    let (stop, stopped) = watch::channel(false);
     let mut services = HashMap::new();
-    let mut pending = Vec::new();
-    let mut clients = Vec::new();
+    let mut seats = Vec::new();
     let mut texts = Vec::new();
     for (service, source) in names.into_iter().zip(&sources) {
         let (text, changes) = watch::channel(source.bundle.clone());
         texts.push(text);
-        let name = &source.bundle.name;
-        let state = open_state(&config.state, &service)?;
-        let reached = watch::Sender::new(Position::ZERO);
+        let state = State::open(&config.state, &service)?;
+        let (wishes, wished) = mpsc::channel(1);
+        let keeping = Keeping {
+            reached: watch::Sender::new(Position::ZERO),
+            filled: watch::Sender::new(false),
+            wishes: Arc::new(tokio::sync::Mutex::new(wished)),
+        };
+        let common = Arc::<Common>::default();
         let mut instances = Vec::new();
         let mut first = None;
         for i in 0..config.instances.max(1) {
             let instance = format!("{}-{i}", config.instance_name);
-            let client =
-                Client::builder(&config.bus).service(service.as_str()).instance(instance).connect().await?;
-            clients.push(client.clone());
-            first.get_or_insert(client.clone());
+            let builder = Client::builder(&config.bus).service(service.as_str()).instance(instance);
             let (jobs, inbox) = mpsc::channel(WAITING);
             instances.push(jobs);
-            pending.push((
-                name.clone(),
-                changes.clone(),
-                client,
-                state.clone(),
-                reached.clone(),
-                i == 0,
+            let seat = Seat::take(&source.bundle.name, builder).await?;
+            first.get_or_insert(seat.client.clone());
+            let blueprint = Plan {
+                name: source.bundle.name.clone(),
+                text: changes.clone(),
+                state: state.clone(),
+                common: common.clone(),
+                keeping: keeping.clone(),
+                keeps: i == 0,
                 inbox,
-            ));
+            };
+            seats.push((seat, blueprint));
         }
         let client = first.expect("there is at least one instance");
-        services.insert(service, Service { client, instances, next: 0.into() });
+        services.insert(service, Service { client, instances, next: 0.into(), state, wishes });
     }
     let (reloads, asked) = mpsc::channel(4);
     let directory = Arc::new(Directory {
@@ -126,28 +137,23 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
         table: RwLock::new(Arc::new(table)),
         token: config.token.clone(),
     });
-    let (stop, stopped) = watch::channel(false);
     let mut threads = Vec::new();
-    for (name, text, client, state, reached, writes_views, inbox) in pending {
+    for (seat, plan) in seats {
+        let Seat { client, go, thread } = seat;
         let blueprint = Blueprint {
-            name: name.clone(),
-            text,
+            name: plan.name,
+            text: plan.text,
             limits: config.limits,
             client,
-            state,
+            state: plan.state,
             directory: directory.clone(),
-            reached,
-            writes_views,
+            common: plan.common,
+            keeping: plan.keeping,
+            keeps: plan.keeps,
         };
-        let stopped = stopped.clone();
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            match runtime {
-                Ok(runtime) => runtime.block_on(instance::run(blueprint, inbox, stopped)),
-                Err(error) => tracing::error!(%error, "an instance cannot start"),
-            }
-        });
-        threads.push(thread.map_err(|error| StartError::Other(error.to_string()))?);
+        // A thread that is gone has said why.
+        let _ = go.send((blueprint, plan.inbox, stopped.clone()));
+        threads.push(thread);
     }
     let reload =
         Reload { sources, texts, directory: directory.clone(), limits: config.limits, how: config.reload };
@@ -161,14 +167,57 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
             })
             .await
     });
-    Ok(Host { address, stop, threads, serving, reloading, clients })
+    Ok(Host { address, stop, threads, serving, reloading })
 }
 
-fn open_state(location: &StateLocation, service: &str) -> Result<State, StartError> {
-    let StateLocation::Dir(dir) = location;
-    let fail = |reason: String| StartError::State { path: dir.clone(), reason };
-    std::fs::create_dir_all(dir).map_err(|error| fail(error.to_string()))?;
-    State::open(&dir.join(format!("{service}.redb"))).map_err(fail)
+/// What an instance will be, once everybody is known.
+struct Plan {
+    name: String,
+    text: watch::Receiver<Arc<Bundle>>,
+    state: State,
+    common: Arc<Common>,
+    keeping: Keeping,
+    keeps: bool,
+    inbox: mpsc::Receiver<Job>,
+}
+
+type Go = (Blueprint, mpsc::Receiver<Job>, watch::Receiver<bool>);
+
+/// An instance's thread with its connection: what comes over it is handled where
+/// it arrives, without waking anybody else.
+struct Seat {
+    client: Client,
+    go: oneshot::Sender<Go>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Seat {
+    async fn take(name: &str, builder: daybook_client::Builder) -> Result<Self, StartError> {
+        let (go, gone) = oneshot::channel::<Go>();
+        let (connected, connection) = oneshot::channel();
+        let run = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = connected.send(Err(StartError::Other(error.to_string())));
+                    return;
+                }
+            };
+            runtime.block_on(async {
+                let client = builder.connect().await.map_err(StartError::from);
+                let failed = client.is_err();
+                let _ = connected.send(client);
+                if !failed && let Ok((blueprint, inbox, stopped)) = gone.await {
+                    instance::run(blueprint, inbox, stopped).await;
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread.map_err(|error| StartError::Other(error.to_string()))?;
+        let client =
+            connection.await.map_err(|_| StartError::Other("an instance's thread ended".into()))??;
+        Ok(Self { client, go, thread })
+    }
 }
 
 impl Host {
@@ -178,7 +227,7 @@ impl Host {
 
     /// Lets handlers finish, leaves the groups in good order, closes the connections.
     pub async fn shutdown(self) {
-        let Self { stop, threads, mut serving, reloading, clients, .. } = self;
+        let Self { stop, threads, mut serving, reloading, .. } = self;
         reloading.abort();
         stop.send_replace(true);
         // A stream that never ends must not hold us.
@@ -190,9 +239,6 @@ impl Host {
                 let _ = thread.join();
             }
         });
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), joined).await;
-        for client in clients {
-            client.close().await;
-        }
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(15), joined).await;
     }
 }

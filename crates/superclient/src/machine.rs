@@ -15,11 +15,13 @@ use uuid::Uuid;
 
 use crate::bundle::Bundle;
 use crate::config::Limits;
+use crate::engine::common::Common;
 use crate::engine::entities::Entities;
 use crate::engine::outlet::Outlet;
+use crate::engine::snapshots::Snapshots;
 use crate::host::Directory;
 use crate::limits::Budget;
-use crate::state::State;
+use crate::state::{self, State, Tables};
 use crate::{StartError, bindings, report};
 
 pub(crate) use crate::report::describe;
@@ -107,10 +109,20 @@ pub(crate) struct Call {
     pub position: Option<Position>,
     /// Writes of `kv`, committed when the call ends well.
     pub overlay: RefCell<Overlay>,
+    /// Rows of the service's own table as a handler has read them: its commit
+    /// is refused if they are not so any more.
+    pub reads: RefCell<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    /// Which tables it sees; `None`: those that are read when it asks.
+    pub tables: Option<Tables>,
     /// Reads come from the overlay alone: a view as of another time.
     pub scratch: bool,
     pub calls: Cell<u32>,
     pub draws: Cell<u64>,
+    /// The event was handled before; only its rows are written again.
+    pub replaying: bool,
+    /// What it decides now is judged by the bus, so it may rest on what this
+    /// host knows.
+    pub judged: Cell<bool>,
     /// Inside `decide`, `evolve` or a view, where nothing may be done.
     pub pure: Cell<u32>,
     /// Inside `atomically`, where only `tx` may do anything.
@@ -145,9 +157,13 @@ impl Call {
             now,
             position: None,
             overlay: RefCell::default(),
+            reads: RefCell::default(),
+            tables: None,
             scratch: false,
             calls: Cell::new(0),
             draws: Cell::new(0),
+            replaying: false,
+            judged: Cell::new(false),
             pure: Cell::new(0),
             atomic: Cell::new(false),
             at: None,
@@ -168,11 +184,55 @@ impl Call {
         self.calls.get()
     }
 
+    fn tables(&self, shared: &Shared) -> mlua::Result<Tables> {
+        match &self.tables {
+            Some(tables) => Ok(tables.clone()),
+            None => shared.state()?.tables().map_err(mlua::Error::external),
+        }
+    }
+
+    /// A row as it is stored.
+    pub fn row(&self, shared: &Shared, key: &[u8]) -> mlua::Result<Option<Vec<u8>>> {
+        let mut tables = self.tables(shared)?;
+        let value = match tables.get(key) {
+            Err(state::Error::Moved) if self.tables.is_none() => {
+                tables = shared.state()?.look_again().map_err(mlua::Error::external)?;
+                tables.get(key)
+            }
+            outcome => outcome,
+        };
+        let value = value.map_err(mlua::Error::external)?;
+        self.has_read(key, value.as_ref());
+        Ok(value)
+    }
+
+    /// All rows whose key begins with `prefix`, in order.
+    pub fn rows(&self, shared: &Shared, prefix: &[u8]) -> mlua::Result<Vec<state::Row>> {
+        let rows = match self.tables(shared)?.scan(prefix) {
+            Err(state::Error::Moved) if self.tables.is_none() => {
+                shared.state()?.look_again().and_then(|tables| tables.scan(prefix))
+            }
+            outcome => outcome,
+        };
+        let rows = rows.map_err(mlua::Error::external)?;
+        rows.iter().for_each(|(key, value)| self.has_read(key, Some(value)));
+        Ok(rows)
+    }
+
+    fn has_read(&self, key: &[u8], value: Option<&Vec<u8>>) {
+        if self.kind == Kind::Handler && key.starts_with(OWN) {
+            self.reads.borrow_mut().entry(key.to_vec()).or_insert_with(|| value.cloned());
+        }
+    }
+
     /// An id that a repeat of this call makes again.
     pub fn derived(&self, what: &str) -> Uuid {
         Uuid::new_v5(&NAMESPACE, format!("{}/{what}", self.seed).as_bytes())
     }
 }
+
+/// Prefix of the service's own table.
+pub(crate) const OWN: &[u8] = b"kv\0";
 
 /// Names the derived ids of this host.
 pub(crate) const NAMESPACE: Uuid = Uuid::from_u128(0x6461_7962_6f6f_6b20_7375_7065_7263_6c69);
@@ -256,9 +316,14 @@ pub(crate) struct Inner {
     pub client: OnceCell<Client>,
     pub state: OnceCell<State>,
     pub directory: OnceCell<Arc<Directory>>,
+    pub common: OnceCell<Arc<Common>>,
     pub entities: Entities,
+    pub snapshots: Snapshots,
     pub script_hash: String,
     pub outlet: Outlet,
+    /// Whether the script may use its own table: then its handlers are replayed
+    /// to fill it.
+    pub own_table: bool,
 }
 
 impl std::ops::Deref for Shared {
@@ -273,6 +338,10 @@ impl Shared {
         self.client
             .get()
             .ok_or_else(|| mlua::Error::runtime("the bus may not be used while the script loads"))
+    }
+
+    pub fn common(&self) -> mlua::Result<&Arc<Common>> {
+        Ok(self.common.get_or_init(Arc::default))
     }
 
     pub fn state(&self) -> mlua::Result<&State> {
@@ -308,7 +377,11 @@ impl Machine {
             client: OnceCell::new(),
             state: OnceCell::new(),
             directory: OnceCell::new(),
-            entities: Entities::default(),
+            common: OnceCell::new(),
+            entities: Entities::new(limits.memory_bytes / 2),
+            snapshots: Snapshots::default(),
+            // There is no other way to write it.
+            own_table: bundle.mentions(&[".kv", "\"kv\"", "'kv'"]),
             script_hash: bundle.hash(),
             outlet: Outlet::default(),
         }));

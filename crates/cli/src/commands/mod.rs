@@ -11,6 +11,7 @@ pub mod import;
 pub mod new;
 pub mod publish;
 pub mod read;
+pub mod rebuild;
 pub mod reload;
 pub mod run;
 pub mod schema;

@@ -15,9 +15,10 @@ pub struct Args {
     scripts: Vec<PathBuf>,
     #[arg(long, env = "DAYBOOK_BUS", default_value = "http://127.0.0.1:7400")]
     bus: String,
-    /// Directory of derived state; may be deleted at any time.
-    #[arg(long, default_value = "daybook-state")]
-    state: PathBuf,
+    /// Derived state: a directory, for one host, or `redis://HOST:PORT/DB`, shared by
+    /// several. May be deleted at any time.
+    #[arg(long, env = "DAYBOOK_STATE", default_value = "daybook-state")]
+    state: StateLocation,
     #[arg(long, default_value = "127.0.0.1:7500")]
     listen: SocketAddr,
     /// Machines per service.
@@ -52,7 +53,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let config = Config {
         bus: args.bus,
         scripts: args.scripts.into_iter().map(Script::File).collect(),
-        state: StateLocation::Dir(args.state),
+        state: args.state,
         listen: args.listen,
         instances: args.instances as usize,
         token: args.token,

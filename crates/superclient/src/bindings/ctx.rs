@@ -15,7 +15,7 @@ pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
     ctx.set("correlationid", call.correlation.clone())?;
     ctx.set("sessionid", call.cause.as_ref().map(|event| event.sessionid.clone()))?;
     ctx.set("position", call.position.map(|position| position.to_string()))?;
-    ctx.set("replaying", call.kind == Kind::View)?;
+    ctx.set("replaying", call.replaying || call.kind == Kind::View)?;
     let drawing = call.clone();
     ctx.set(
         "uuid",

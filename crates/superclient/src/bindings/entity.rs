@@ -56,7 +56,7 @@ impl UserData for EntityHandle {
             match at {
                 Some(at) => entities::as_of(&lua, &shared, &entity, &id, &at).await.map(|fold| fold.state),
                 None => {
-                    let loaded = entities::load(&lua, &shared, &entity, &id).await?;
+                    let loaded = entities::fresh(&lua, &shared, &entity, &id).await?;
                     crate::json::copy(&lua, &loaded.state)
                 }
             }
@@ -67,7 +67,7 @@ impl UserData for EntityHandle {
             let (id, at) = which(Args::new(VERSION, args), "entity:version")?;
             let next = match at {
                 Some(at) => entities::as_of(&lua, &shared, &entity, &id, &at).await?.next,
-                None => entities::load(&lua, &shared, &entity, &id).await?.next,
+                None => entities::fresh(&lua, &shared, &entity, &id).await?.next,
             };
             Ok(next.to_string())
         });

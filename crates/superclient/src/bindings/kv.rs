@@ -44,7 +44,7 @@ impl Kv {
         let bytes = match pending {
             Some(pending) => pending,
             None if call.scratch => None,
-            None => self.shared.state()?.get(&key).map_err(mlua::Error::external)?,
+            None => call.row(&self.shared, &key)?,
         };
         match bytes {
             Some(bytes) => json::to_lua(lua, &serde_json::from_slice(&bytes).map_err(mlua::Error::external)?),
@@ -70,7 +70,7 @@ impl Kv {
         let call = self.call()?;
         let mut found: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         if !call.scratch {
-            let stored = self.shared.state()?.scan(&start).map_err(mlua::Error::external)?;
+            let stored = call.rows(&self.shared, &start)?;
             found.extend(stored.into_iter().map(|(key, value)| (key, Some(value))));
         }
         let overlay = call.overlay.borrow();

@@ -56,7 +56,8 @@ pub(super) fn install(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
 impl UserData for Service {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
         fields.add_field_method_get("kv", |_, this| {
-            Ok(Kv { shared: this.shared.clone(), prefix: b"kv\0".to_vec(), writable: true, given: false })
+            let prefix = machine::OWN.to_vec();
+            Ok(Kv { shared: this.shared.clone(), prefix, writable: true, given: false })
         });
         fields.add_field_method_get("views", |lua, this| {
             let views = lua.create_table()?;

@@ -82,7 +82,7 @@ impl UserData for Tx {
             };
             let id = args.string("id")?;
             let subject = format!("{}/{id}", entity.name);
-            let loaded = entities::load(&lua, &shared, &entity, &id).await?;
+            let loaded = entities::expected(&lua, &shared, &entity, &id).await?;
             let state = crate::json::copy(&lua, &loaded.state)?;
             let mut work = work.borrow_mut();
             if !work.loaded.iter().any(|known| known.subject == subject) {

@@ -1,15 +1,20 @@
 //! `atomically`: load, decide, emit one batch; again when another was faster.
+//!
+//! The function runs first on what this host knows. If it emits, the bus judges;
+//! if not, or if it rests on what it does not write, the loaded entities are read
+//! anew, and the answer counts only if they have not moved.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use daybook_client::{PublishError, ReadQuery};
-use daybook_model::{Code, Event, ExtensionValue, Filter, NewEvent, Position, Sequence};
+use daybook_client::PublishError;
+use daybook_model::{Code, Event, ExtensionValue, Filter, NewEvent, Sequence};
 use mlua::{Function, Lua, Table, Value};
 use uuid::Uuid;
 
-use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected, try_again};
+use super::publishing::{self, marked};
+use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected};
 use crate::bindings::results;
 use crate::bindings::tx::{Tx, Work};
 use crate::machine::{Call, Shared};
@@ -25,27 +30,77 @@ pub(crate) async fn run(
 ) -> mlua::Result<Table> {
     let number = call.next_number();
     let seed = call.derived(&format!("atomically/{number}"));
+    if call.replaying {
+        return match earlier(lua, shared, call, number).await? {
+            Some(done) => Ok(done),
+            None => rejected(lua, "replayed", "atomically", "it stored nothing then"),
+        };
+    }
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    let mut turns = Vec::new();
+    let mut judged = true;
     for attempt in 0..ATTEMPTS_MAX {
         pause(attempt).await;
         let work = Rc::new(RefCell::new(Work::default()));
         let over = Rc::new(Cell::new(false));
         let tx =
             lua.create_userdata(Tx { shared: shared.clone(), work: work.clone(), over: over.clone() })?;
-        let answer: Value = function.call_async(tx).await?;
+        let before = call.judged.replace(judged);
+        let answer = function.call_async::<Value>(tx).await;
+        call.judged.set(before);
         over.set(true);
-        if let (Some("reject"), Value::Table(table)) = (results::kind(&answer).as_deref(), answer) {
-            return Ok(table);
-        }
+        let answer = answer?;
         let work = work.take();
-        if work.emitted.is_empty() {
-            return accepted(lua, &[], None, false);
+        let rejection = match (results::kind(&answer).as_deref(), answer) {
+            (Some("reject"), Value::Table(table)) => Some(table),
+            _ => None,
+        };
+        let emits = rejection.is_none() && !work.emitted.is_empty();
+        // Turns on all keys at once, in order: the function may load more next time.
+        let keys = work.loaded.iter().map(|loaded| &loaded.subject);
+        let missing = keys.filter(|subject| !wanted.contains(*subject)).cloned().collect::<Vec<_>>();
+        if emits && !missing.is_empty() {
+            turns.clear();
+            wanted.extend(missing);
+            let (held, waited) =
+                shared.common()?.turns.take(&wanted.iter().cloned().collect::<Vec<_>>()).await;
+            turns = held;
+            // Whoever we waited for has moved something: run again, in our turn.
+            if waited {
+                continue;
+            }
+        }
+        if judged && !guarded(&work, emits) {
+            judged = false;
+            if moved(lua, shared, &work).await? {
+                continue;
+            }
+        }
+        if !emits {
+            // An earlier run of this very handler may be why there is nothing to do now.
+            if let Some(done) = repeated(lua, shared, call, number, seed).await? {
+                return Ok(done);
+            }
+            return match rejection {
+                Some(table) => Ok(table),
+                None => accepted(lua, &[], None, false),
+            };
         }
         let named: Vec<&String> =
             work.emitted.iter().filter(|new| new.after.is_some()).map(|new| &new.subject).collect();
         let batch = batch(lua, shared, call, &work, number, seed)?;
         let ids: Vec<_> = batch.iter().map(|new| (new.id.clone(), new.kind.clone())).collect();
-        match shared.publish(batch, call.token.as_deref()).await? {
-            Ok(receipt) => return accepted(lua, &ids, Some(receipt.position()), receipt.is_duplicate()),
+        let session = shared.client()?.session();
+        match publishing::publish(shared, call, &batch).await? {
+            Ok(receipt) => {
+                match publishing::stored(shared, &session, batch, &receipt)? {
+                    Some(events) => tell(lua, shared, &work, &events)?,
+                    None => {
+                        work.loaded.iter().for_each(|loaded| shared.entities.forget(&loaded.subject));
+                    }
+                }
+                return accepted(lua, &ids, Some(receipt.position()), receipt.is_duplicate());
+            }
             Err(error) if matches!(error.code(), Code::Conflict | Code::IdConflict) => {
                 // Perhaps an earlier run of this very handler was the faster one.
                 if let Some(done) = earlier(lua, shared, call, number).await? {
@@ -65,12 +120,39 @@ pub(crate) async fn run(
                         &format!("{subject} has gone on since that event"),
                     );
                 }
+                judged = false;
             }
-            Err(error) if try_again(error.code()) && attempt < 20 => {}
             Err(error) => return Err(bus_error(error)),
         }
     }
     Err(mlua::Error::runtime("atomically: other writers kept winning"))
+}
+
+/// Whether the bus refuses the batch if anything it rests on has moved.
+fn guarded(work: &Work, emits: bool) -> bool {
+    let written = |subject: &String| work.emitted.iter().any(|emitted| emitted.subject == *subject);
+    work.loaded.is_empty() || (emits && work.loaded.iter().all(|loaded| written(&loaded.subject)))
+}
+
+/// Whether one of the loaded entities is not any more what it was.
+async fn moved(lua: &Lua, shared: &Shared, work: &Work) -> mlua::Result<bool> {
+    for loaded in &work.loaded {
+        let id = loaded.subject.strip_prefix(&format!("{}/", loaded.entity.name)).unwrap_or_default();
+        if entities::fresh(lua, shared, &loaded.entity, id).await?.next != loaded.next {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Brings the loaded entities up to date with what was just stored.
+fn tell(lua: &Lua, shared: &Shared, work: &Work, events: &[Event]) -> mlua::Result<()> {
+    for loaded in &work.loaded {
+        let of_it = |event: &&Event| event.subject.as_ref() == Some(&loaded.subject);
+        let events: Vec<Event> = events.iter().filter(of_it).cloned().collect();
+        entities::stored(lua, shared, &loaded.entity, &events)?;
+    }
+    Ok(())
 }
 
 /// The batch, rehearsed on copies of what was loaded.
@@ -85,7 +167,7 @@ fn batch(
     let mut next: HashMap<&str, u64> = HashMap::new();
     let mut batch = Vec::with_capacity(work.emitted.len());
     for (i, emitted) in work.emitted.iter().enumerate() {
-        let id = Uuid::new_v5(&seed, i.to_string().as_bytes()).to_string();
+        let id = id_of(seed, i);
         let mut new =
             new_event(lua, shared, call, id, &emitted.kind, Some(emitted.subject.clone()), &emitted.data)?;
         let loaded = work.loaded.iter().find(|loaded| loaded.subject == emitted.subject);
@@ -112,24 +194,39 @@ fn batch(
     Ok(batch)
 }
 
-/// What an earlier delivery of the same event has already stored at this place.
+fn id_of(seed: Uuid, i: usize) -> String {
+    Uuid::new_v5(&seed, i.to_string().as_bytes()).to_string()
+}
+
+/// What an earlier delivery of the same event has stored at this place, if its
+/// first id is known.
+async fn repeated(
+    lua: &Lua,
+    shared: &Shared,
+    call: &Rc<Call>,
+    number: u32,
+    seed: Uuid,
+) -> mlua::Result<Option<Table>> {
+    if call.cause.is_none() || !publishing::is_known(shared, &id_of(seed, 0), "probe").await? {
+        return Ok(None);
+    }
+    earlier(lua, shared, call, number).await
+}
+
 async fn earlier(lua: &Lua, shared: &Shared, call: &Rc<Call>, number: u32) -> mlua::Result<Option<Table>> {
     let Some(cause) = &call.cause else { return Ok(None) };
     let filter = Filter { correlationid: Some(cause.correlationid.as_str().into()), ..Filter::default() };
-    let mut ids = Vec::new();
-    let mut last = Position::ZERO;
-    let each = |event: std::sync::Arc<Event>| {
+    let service = shared.definitions.borrow().name.clone();
+    let same_place = |event: &Event| {
         let same_call = event
             .extensions
             .iter()
             .any(|(name, value)| name == CALL && *value == ExtensionValue::Integer(number as i32));
-        let is_ours = event.sessionid.split('/').next() == Some(shared.definitions.borrow().name.as_str());
-        if same_call && is_ours && event.causationid.as_ref() == Some(&cause.id) {
-            ids.push((event.id.clone(), event.kind.clone()));
-            last = event.position;
-        }
-        Ok::<_, daybook_client::ReadError>(())
+        let is_ours = event.sessionid.split('/').next() == Some(service.as_str());
+        same_call && is_ours && event.causationid.as_ref() == Some(&cause.id)
     };
-    shared.client()?.read_all(ReadQuery { filter, ..ReadQuery::default() }, each).await.map_err(bus_error)?;
-    if ids.is_empty() { Ok(None) } else { accepted(lua, &ids, Some(last), true).map(Some) }
+    match marked(shared, filter, same_place, CALL).await? {
+        Some(done) => accepted(lua, &done.events, Some(done.position), true).map(Some),
+        None => Ok(None),
+    }
 }

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use daybook_model::{Code, Event, ExtensionValue, NewEvent, Sequence};
+use daybook_model::{Code, Event, ExtensionValue, Filter, NewEvent, Sequence};
 use mlua::{Lua, Table, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected, try_again};
+use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, publishing, rejected};
 use crate::bindings::{args, ctx, money::Money, results};
 use crate::json;
 use crate::machine::{Call, Decide, Entity, NAMESPACE, Pure, Shared};
@@ -23,6 +23,10 @@ pub(crate) struct Request {
 }
 
 /// Decides and publishes, again and again until it is stored or rejected.
+///
+/// It is decided on what this host knows; if that makes events, the bus judges.
+/// A rejection counts only on what the log holds now, and only if the log has
+/// nothing of this command: it may be refused because it was done before.
 pub(crate) async fn send(
     lua: &Lua,
     shared: &Shared,
@@ -39,42 +43,73 @@ pub(crate) async fn send(
     if let Some((field, reason)) = misfit(&decide, &command)? {
         return rejected(lua, "invalid", &field, &reason);
     }
-    let subject = format!("{}/{id}", entity.name);
+    let subject = entities::subject(&entity, &id);
     let number = call.next_number();
-    let hash = command_hash(lua, &name, &command)?;
     // A named command makes the same ids whoever sends it, whenever.
     let seed = match &command_id {
         Some(command_id) => Uuid::new_v5(&NAMESPACE, format!("command/{subject}/{command_id}").as_bytes()),
         None => call.derived(&format!("send/{number}")),
     };
-    let tag = command_id.or_else(|| call.cause.as_ref().map(|_| seed.to_string()));
-    let queue = shared.entities.queue(&subject);
-    let _turn = queue.lock().await;
+    let mark = match command_id.or_else(|| call.cause.as_ref().map(|_| seed.to_string())) {
+        Some(tag) => Some(Mark { tag, hash: command_hash(lua, &name, &command)? }),
+        None => None,
+    };
+    if call.replaying {
+        return match &mark {
+            Some(mark) if let Some(done) = earlier(lua, shared, &subject, mark).await? => Ok(done),
+            _ => rejected(lua, "replayed", "send", "it stored nothing then"),
+        };
+    }
+    let _turn = shared.common()?.turns.take(std::slice::from_ref(&subject)).await;
+    let mut judged = true;
     for attempt in 0..ATTEMPTS_MAX {
         pause(attempt).await;
-        let fold = entities::load(lua, shared, &entity, &id).await?;
-        if let Some(done) = tag.as_ref().and_then(|tag| fold.commands.get(tag)) {
-            if done.hash != hash {
-                return rejected(lua, "id-conflict", "id", "this command id was used with another body");
+        let before = call.judged.replace(judged);
+        let fold = entities::expected(lua, shared, &entity, &id).await;
+        call.judged.set(before);
+        let fold = fold?;
+        if let Some(version) = version
+            && version != fold.next
+        {
+            // Perhaps it is this very command that has gone on.
+            if let Some(mark) = &mark
+                && let Some(done) = earlier(lua, shared, &subject, mark).await?
+            {
+                return Ok(done);
             }
-            return accepted(lua, &done.events, Some(done.position), true);
-        }
-        if version.is_some_and(|version| version != fold.next) {
+            if std::mem::replace(&mut judged, false) {
+                continue;
+            }
             return other_version(lua, &subject, &fold);
         }
-        let events = match decided(lua, call, &decide, &fold.state, &command)? {
-            Decided::Rejected(table) => return Ok(table),
-            Decided::Events(events) if events.is_empty() => return accepted(lua, &[], None, false),
-            Decided::Events(events) => events,
+        let decided = decided(lua, call, &decide, &fold.state, &command)?;
+        let events = match decided {
+            Decided::Events(events) if !events.is_empty() => events,
+            other => {
+                if std::mem::replace(&mut judged, false)
+                    && entities::fresh(lua, shared, &entity, &id).await?.next != fold.next
+                {
+                    continue;
+                }
+                if let Some(mark) = &mark
+                    && publishing::is_known(shared, &id_of(seed, 0), &subject).await?
+                    && let Some(done) = earlier(lua, shared, &subject, mark).await?
+                {
+                    return Ok(done);
+                }
+                return match other {
+                    Decided::Rejected(table) => Ok(table),
+                    Decided::Events(_) => accepted(lua, &[], None, false),
+                };
+            }
         };
         let mut batch = Vec::with_capacity(events.len());
         for (i, (kind, data)) in events.iter().enumerate() {
-            let event_id = Uuid::new_v5(&seed, i.to_string().as_bytes()).to_string();
-            let mut new = new_event(lua, shared, call, event_id, kind, Some(subject.clone()), data)?;
+            let mut new = new_event(lua, shared, call, id_of(seed, i), kind, Some(subject.clone()), data)?;
             new.sequence = Some(Sequence(fold.next + i as u64));
-            if let Some(tag) = &tag {
-                new.extensions.push(("commandid".into(), ExtensionValue::String(tag.clone())));
-                new.extensions.push(("commandhash".into(), ExtensionValue::String(hash.clone())));
+            if let Some(mark) = &mark {
+                new.extensions.push(("commandid".into(), ExtensionValue::String(mark.tag.clone())));
+                new.extensions.push(("commandhash".into(), ExtensionValue::String(mark.hash.clone())));
                 new.extensions.sort_by(|a, b| a.0.cmp(&b.0));
             }
             batch.push(new);
@@ -83,11 +118,28 @@ pub(crate) async fn send(
             batch.iter().map(|new| imagined(new, new.sequence.map(|s| s.0), call)).collect();
         entities::rehearse(lua, &entity, &fold.state, &imagined)?;
         let ids: Vec<_> = batch.iter().map(|new| (new.id.clone(), new.kind.clone())).collect();
-        match shared.publish(batch, call.token.as_deref()).await? {
-            Ok(receipt) => return accepted(lua, &ids, Some(receipt.position()), receipt.is_duplicate()),
+        let session = shared.client()?.session();
+        match publishing::publish(shared, call, &batch).await? {
+            Ok(receipt) => {
+                match publishing::stored(shared, &session, batch, &receipt)? {
+                    Some(events) => entities::stored(lua, shared, &entity, &events)?,
+                    None => shared.entities.forget(&subject),
+                }
+                return accepted(lua, &ids, Some(receipt.position()), receipt.is_duplicate());
+            }
             // Another writer was faster, or a twin of this command was: look again.
-            Err(error) if matches!(error.code(), Code::Conflict | Code::IdConflict) => {}
-            Err(error) if try_again(error.code()) && attempt < 20 => {}
+            Err(error) if matches!(error.code(), Code::Conflict | Code::IdConflict) => {
+                judged = false;
+                if let Some(mark) = &mark
+                    && (error.code() == Code::IdConflict || attempt > 0)
+                    && let Some(done) = earlier(lua, shared, &subject, mark).await?
+                {
+                    return Ok(done);
+                }
+                if error.code() == Code::IdConflict {
+                    return Err(bus_error(error));
+                }
+            }
             Err(error) => return Err(bus_error(error)),
         }
     }
@@ -101,6 +153,28 @@ fn other_version(lua: &Lua, subject: &str, fold: &entities::Fold) -> mlua::Resul
     details.set("subject", subject)?;
     details.set("version", fold.next.to_string())?;
     Ok(answer)
+}
+
+/// What the events of a command carry, so that a repeat finds them in the log.
+struct Mark {
+    tag: String,
+    hash: String,
+}
+
+fn id_of(seed: Uuid, i: usize) -> String {
+    Uuid::new_v5(&seed, i.to_string().as_bytes()).to_string()
+}
+
+/// The answer to a command that the log has already.
+async fn earlier(lua: &Lua, shared: &Shared, subject: &str, mark: &Mark) -> mlua::Result<Option<Table>> {
+    let same = |event: &Event| publishing::text(event, "commandid") == Some(mark.tag.as_str());
+    let Some(done) = publishing::marked(shared, Filter::subject(subject), same, "commandhash").await? else {
+        return Ok(None);
+    };
+    if done.other.as_deref() != Some(mark.hash.as_str()) {
+        return rejected(lua, "id-conflict", "id", "this command id was used with another body").map(Some);
+    }
+    accepted(lua, &done.events, Some(done.position), true).map(Some)
 }
 
 enum Decided {
@@ -197,15 +271,9 @@ pub(crate) async fn publish(
     let id = call.derived(&format!("publish/{}", call.next_number())).to_string();
     let new: NewEvent =
         new_event(lua, shared, call, id.clone(), &kind, subject, &data.unwrap_or(Value::Nil))?;
-    for attempt in 0..20 {
-        pause(attempt).await;
-        match shared.publish(vec![new.clone()], call.token.as_deref()).await? {
-            Ok(receipt) => {
-                return accepted(lua, &[(id, kind)], Some(receipt.position()), receipt.is_duplicate());
-            }
-            Err(error) if try_again(error.code()) => {}
-            Err(error) => return Err(bus_error(error)),
-        }
+    if call.replaying {
+        return accepted(lua, &[(id, kind)], None, true);
     }
-    Err(mlua::Error::runtime("the bus did not take the event"))
+    let receipt = publishing::publish(shared, call, &[new]).await?.map_err(bus_error)?;
+    accepted(lua, &[(id, kind)], Some(receipt.position()), receipt.is_duplicate())
 }

@@ -1,29 +1,47 @@
-//! Entities: folds of one subject's events, kept in memory, brought up to date
-//! from the bus before each decision.
+//! Entities: folds of one subject's events, kept in memory and as snapshots,
+//! brought up to date from the bus.
+//!
+//! # Promises
+//! 1. [`fresh`] holds every event that was stored before it was asked for.
+//! 2. [`expected`] may lag behind other writers: what is decided on it must be
+//!    judged by the bus (a guarded publish) or by [`fresh`] afterwards.
+//! 3. A snapshot serves only the script that made it, and only a state that it
+//!    can hold exactly.
+//!
+//! # After a failure
+//! A fold that fails half-way is forgotten, never kept half-done.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use daybook_client::ReadQuery;
 use daybook_model::wire::Edge;
-use daybook_model::{Event, ExtensionValue, Filter, Position};
+use daybook_model::{Event, Filter, Position};
 use mlua::{Lua, Value};
 use tokio::sync::Mutex;
 
-use super::bus_error;
+use super::{bus_error, snapshots};
 use crate::bindings::ctx;
 use crate::json;
-use crate::machine::{Entity, Pure, Shared};
+use crate::machine::{CALL, Entity, Pure, Shared};
 
-/// Entities kept; beyond that all are forgotten and folded again when needed.
-const KEPT: usize = 10_000;
+/// Entities kept at least, if memory allows; twice as many at most.
+const KEPT: usize = 20_000;
 
-#[derive(Default)]
 pub(crate) struct Entities {
-    known: RefCell<HashMap<String, Rc<Known>>>,
-    /// Commands of one key queue here, so that a machine does not fight itself.
-    queues: RefCell<HashMap<String, Rc<Mutex<()>>>>,
+    known: RefCell<Kept>,
+    /// What the machine may use before entities are forgotten early.
+    memory_bytes: usize,
+}
+
+/// Two halves: the young one becomes the old one when it is full, and what is
+/// not asked for again goes with it.
+#[derive(Default)]
+struct Kept {
+    young: HashMap<Rc<str>, Rc<Known>>,
+    old: HashMap<Rc<str>, Rc<Known>>,
+    asked: Cell<u32>,
 }
 
 /// One subject as far as it was folded.
@@ -38,54 +56,114 @@ pub(crate) struct Fold {
     /// Sequence value that the next event takes.
     pub next: u64,
     /// Position to read on from.
-    read: Position,
-    /// Commands that made events: id → what they were and made.
-    pub commands: HashMap<String, Done>,
-}
-
-#[derive(Clone, Default)]
-pub(crate) struct Done {
-    pub hash: String,
-    pub events: Vec<(String, String)>,
-    pub position: Position,
+    pub read: Position,
+    /// `next` of the last snapshot.
+    pub saved: u64,
 }
 
 impl Entities {
-    pub fn queue(&self, subject: &str) -> Rc<Mutex<()>> {
-        let mut queues = self.queues.borrow_mut();
-        if queues.len() > KEPT {
-            queues.retain(|_, queue| Rc::strong_count(queue) > 1);
-        }
-        queues.entry(subject.to_owned()).or_default().clone()
+    pub fn new(memory_bytes: usize) -> Self {
+        Self { known: RefCell::default(), memory_bytes }
     }
 
-    fn known(&self, subject: &str) -> Rc<Known> {
-        let mut known = self.known.borrow_mut();
-        if known.len() > KEPT {
-            known.clear();
+    fn known(&self, lua: &Lua, subject: &str) -> Rc<Known> {
+        let mut kept = self.known.borrow_mut();
+        if let Some(known) = kept.young.get(subject) {
+            return known.clone();
         }
-        known.entry(subject.to_owned()).or_default().clone()
+        kept.asked.set(kept.asked.get().wrapping_add(1));
+        // States of any size: what they take together is what counts.
+        let crowded = kept.asked.get().is_multiple_of(256) && lua.used_memory() > self.memory_bytes;
+        if crowded {
+            kept.old = HashMap::new();
+        }
+        if crowded || kept.young.len() >= KEPT {
+            kept.old = std::mem::take(&mut kept.young);
+        }
+        let known = kept.old.remove(subject).unwrap_or_default();
+        kept.young.insert(subject.into(), known.clone());
+        known
+    }
+
+    /// Forgets a subject: what is known of it may not be what the log holds.
+    pub fn forget(&self, subject: &str) {
+        let mut kept = self.known.borrow_mut();
+        kept.young.remove(subject);
+        kept.old.remove(subject);
     }
 }
 
 /// The entity's state now. The caller must copy the state before a script changes it.
-pub(crate) async fn load(lua: &Lua, shared: &Shared, entity: &Rc<Entity>, id: &str) -> mlua::Result<Fold> {
-    let subject = format!("{}/{id}", entity.name);
+pub(crate) async fn fresh(lua: &Lua, shared: &Shared, entity: &Rc<Entity>, id: &str) -> mlua::Result<Fold> {
+    load(lua, shared, entity, &subject(entity, id), true).await
+}
+
+/// The entity as far as this host has heard of it; [`fresh`] unless the running
+/// call has its decisions judged.
+pub(crate) async fn expected(
+    lua: &Lua,
+    shared: &Shared,
+    entity: &Rc<Entity>,
+    id: &str,
+) -> mlua::Result<Fold> {
+    let judged = CALL.try_with(|call| call.judged.get()).unwrap_or(false);
+    load(lua, shared, entity, &subject(entity, id), !judged).await
+}
+
+pub(crate) fn subject(entity: &Entity, id: &str) -> String {
+    format!("{}/{id}", entity.name)
+}
+
+async fn load(
+    lua: &Lua,
+    shared: &Shared,
+    entity: &Rc<Entity>,
+    subject: &str,
+    fresh: bool,
+) -> mlua::Result<Fold> {
     if let Some(until) = shared.outlet.until() {
         let mut fold = empty(entity)?;
-        read(lua, shared, entity, &subject, &mut fold, Some(Edge::Position(until))).await?;
+        read(lua, shared, entity, subject, &mut fold, Some(Edge::Position(until))).await?;
         return Ok(fold);
     }
-    let known = shared.entities.known(&subject);
+    let known = shared.entities.known(lua, subject);
     let mut slot = known.fold.lock().await;
     // Taken out, so that a fold which fails half-way is not kept.
-    let mut fold = match slot.take() {
-        Some(fold) => fold,
-        None => empty(entity)?,
+    let (mut fold, cold) = match slot.take() {
+        Some(fold) => (fold, false),
+        None => match snapshots::load(lua, shared, entity, subject)? {
+            Some(fold) => (fold, true),
+            None => (empty(entity)?, true),
+        },
     };
-    read(lua, shared, entity, &subject, &mut fold, None).await?;
+    for event in shared.common()?.recent.after(subject, fold.next) {
+        if event.sequence.is_some_and(|sequence| sequence.0 == fold.next) {
+            apply(lua, entity, &mut fold, &event)?;
+        }
+    }
+    if fresh || cold {
+        read(lua, shared, entity, subject, &mut fold, None).await?;
+    }
+    snapshots::consider(lua, shared, subject, &mut fold)?;
     *slot = Some(fold.clone());
     Ok(fold)
+}
+
+/// What this host has just stored, for the fold that it was decided on.
+pub(crate) fn stored(lua: &Lua, shared: &Shared, entity: &Rc<Entity>, events: &[Event]) -> mlua::Result<()> {
+    let Some(subject) = events.first().and_then(|event| event.subject.as_deref()) else { return Ok(()) };
+    let known = shared.entities.known(lua, subject);
+    // Somebody reads it from the bus just now, and will find them there.
+    let Ok(mut slot) = known.fold.try_lock() else { return Ok(()) };
+    let Some(mut fold) = slot.take() else { return Ok(()) };
+    for event in events {
+        if event.sequence.is_some_and(|sequence| sequence.0 == fold.next) {
+            apply(lua, entity, &mut fold, event)?;
+        }
+    }
+    snapshots::consider(lua, shared, subject, &mut fold)?;
+    *slot = Some(fold);
+    Ok(())
 }
 
 /// The state made by all events before `at`, folded in a scratch copy.
@@ -97,8 +175,7 @@ pub(crate) async fn as_of(
     at: &str,
 ) -> mlua::Result<Fold> {
     let mut fold = empty(entity)?;
-    let subject = format!("{}/{id}", entity.name);
-    read(lua, shared, entity, &subject, &mut fold, Some(edge(at)?)).await?;
+    read(lua, shared, entity, &subject(entity, id), &mut fold, Some(edge(at)?)).await?;
     Ok(fold)
 }
 
@@ -115,7 +192,7 @@ pub(crate) fn edge(text: &str) -> mlua::Result<Edge> {
 fn empty(entity: &Entity) -> mlua::Result<Fold> {
     let _pure = Pure::enter()?;
     let state = entity.initial.call(())?;
-    Ok(Fold { state, next: 0, read: Position::ZERO, commands: HashMap::new() })
+    Ok(Fold { state, next: 0, read: Position::ZERO, saved: 0 })
 }
 
 async fn read(
@@ -154,18 +231,6 @@ fn apply(lua: &Lua, entity: &Entity, fold: &mut Fold, event: &Event) -> mlua::Re
     fold.state = evolve(lua, entity, &fold.state, event)?;
     fold.next = event.sequence.map_or(fold.next, |sequence| sequence.0 + 1);
     fold.read = event.position.next();
-    let text = |name: &str| {
-        event.extensions.iter().find_map(|(known, value)| match value {
-            ExtensionValue::String(text) if known == name => Some(text.clone()),
-            _ => None,
-        })
-    };
-    if let (Some(id), Some(hash)) = (text("commandid"), text("commandhash")) {
-        let done = fold.commands.entry(id).or_default();
-        done.hash = hash;
-        done.position = event.position;
-        done.events.push((event.id.clone(), event.kind.clone()));
-    }
     Ok(())
 }
 
@@ -181,6 +246,9 @@ pub(crate) fn evolve(lua: &Lua, entity: &Entity, state: &Value, event: &Event) -
 
 /// The state after events that are not stored yet, on a copy.
 pub(crate) fn rehearse(lua: &Lua, entity: &Entity, state: &Value, events: &[Event]) -> mlua::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
     let mut state = json::copy(lua, state)?;
     for event in events {
         state = evolve(lua, entity, &state, event)?;

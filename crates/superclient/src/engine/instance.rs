@@ -13,7 +13,9 @@ use mlua::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
-use super::{timers, views};
+use super::common::Common;
+use super::keeper::{self, Keeping};
+use super::{replay, snapshots};
 use crate::bindings::{ctx, results};
 use crate::bundle::Bundle;
 use crate::config::Limits;
@@ -21,10 +23,10 @@ use crate::host::Directory;
 use crate::http::{Answer, Incoming, routes};
 use crate::machine::{CALL, Call, Kind, Machine, RouteKey, describe, is_out_of_memory};
 use crate::report;
-use crate::state::State;
+use crate::state::{self, State};
 
 /// Unsettled deliveries of one instance: enough to keep it busy while others wait for the bus.
-const CREDIT: u64 = 32;
+const CREDIT: u64 = 256;
 
 /// An event that failed this often is parked, with all that come after it on its key.
 const ATTEMPTS_MAX: u32 = 10;
@@ -60,9 +62,10 @@ pub(crate) struct Blueprint {
     pub client: Client,
     pub state: State,
     pub directory: Arc<Directory>,
-    pub reached: watch::Sender<Position>,
-    /// The first instance writes the views.
-    pub writes_views: bool,
+    pub common: Arc<Common>,
+    pub keeping: Keeping,
+    /// The first instance keeps the tables.
+    pub keeps: bool,
 }
 
 /// Runs until `stop` turns true.
@@ -85,16 +88,23 @@ pub(crate) async fn run(
         let _ = machine.shared.client.set(blueprint.client.clone());
         let _ = machine.shared.state.set(blueprint.state.clone());
         let _ = machine.shared.directory.set(blueprint.directory.clone());
+        let _ = machine.shared.common.set(blueprint.common.clone());
         let machine = Rc::new(machine);
         let local = LocalSet::new();
-        match local.run_until(serve(&blueprint, &machine, &mut jobs, &mut stop)).await {
-            End::Stopped => return,
+        let end = local.run_until(serve(&blueprint, &machine, &mut jobs, &mut stop)).await;
+        snapshots::write(&machine.shared);
+        match end {
+            End::Stopped => break,
             End::Changed => tracing::warn!(script = blueprint.name, "the script was reloaded"),
             End::Spent => {
                 tracing::warn!(script = blueprint.name, "a script was stopped; its machine is made anew");
             }
         }
     }
+    if blueprint.keeps {
+        blueprint.state.release();
+    }
+    blueprint.client.close().await;
 }
 
 /// Why a machine is not used any more.
@@ -142,24 +152,10 @@ async fn serve(
 ) -> End {
     let busy = Busy::default();
     let mut text = blueprint.text.clone();
-    if blueprint.writes_views {
-        let (machine, reached) = (machine.clone(), blueprint.reached.clone());
-        tokio::task::spawn_local(async move {
-            while let Err(error) = views::follow(&machine, &reached).await {
-                tracing::error!(error = describe(&error), "a view failed; it is tried again in 1 s");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
+    if blueprint.keeps {
+        tokio::task::spawn_local(keeper::run(machine.clone(), blueprint.keeping.clone()));
     }
-    if blueprint.writes_views {
-        let machine = machine.clone();
-        tokio::task::spawn_local(async move {
-            while let Err(error) = timers::follow(&machine).await {
-                tracing::error!(error = describe(&error), "timers stopped; they go on in 1 s");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-    }
+    let filled = blueprint.keeping.filled.subscribe();
     let handlers: Vec<String> = machine.shared.definitions.borrow().handlers.keys().cloned().collect();
     let service = machine.shared.definitions.borrow().name.clone();
     let mut membership = None;
@@ -182,7 +178,7 @@ async fn serve(
         tokio::select! {
             job = jobs.recv() => match job {
                 Some(job) => {
-                    let answer = answer(machine.clone(), blueprint.reached.subscribe(), job);
+                    let answer = answer(machine.clone(), blueprint.keeping.reached.subscribe(), job);
                     tokio::task::spawn_local(busy.clone().count(answer));
                 }
                 None => return End::Stopped,
@@ -192,7 +188,7 @@ async fn serve(
                 None => std::future::pending().await,
             } } => match (delivery, &membership) {
                 (Some(delivery), Some(seat)) => {
-                    let handled = handle(machine.clone(), seat.settler(), delivery);
+                    let handled = handle(machine.clone(), filled.clone(), seat.settler(), delivery);
                     tokio::task::spawn_local(busy.clone().count(handled));
                 }
                 _ => membership = None,
@@ -210,7 +206,9 @@ async fn serve(
                 }
                 return End::Changed;
             },
+            // What is under way ends and is acked; what was only delivered costs no attempt.
             _ = stop.wait_for(|stop| *stop) => {
+                busy.end().await;
                 if let Some(membership) = membership {
                     membership.leave().await;
                 }
@@ -221,16 +219,34 @@ async fn serve(
 }
 
 /// One delivery: run, commit, ack; or nack with what went wrong.
-async fn handle(machine: Rc<Machine>, settler: Settler, delivery: Delivery) {
+async fn handle(
+    machine: Rc<Machine>,
+    mut filled: watch::Receiver<bool>,
+    settler: Settler,
+    delivery: Delivery,
+) {
     let event = delivery.event.clone();
-    let call = Rc::new(Call {
-        cause: Some(event.clone()),
-        token: Some(delivery.token.clone()),
-        correlation: Some(event.correlationid.clone()),
-        position: Some(event.position),
-        ..Call::new(Kind::Handler, event.id.clone(), event.recordedtime)
-    });
-    let outcome = CALL.scope(call.clone(), run_handler(&machine, &call, &event)).await;
+    let mut failures = 0;
+    let outcome = loop {
+        // A table that is being filled knows nothing yet of what this event may rest on.
+        if machine.shared.own_table && filled.wait_for(|filled| *filled).await.is_err() {
+            return;
+        }
+        match once(&machine, &event, Some(delivery.token.clone())).await {
+            // Not the event's fault, so it costs no attempt; its effects are not doubled.
+            Err(error) if let Some(reason) = state_error(&error) => {
+                if failures == 3 {
+                    tracing::warn!(event = event.id, %reason, "a handler waits for the state");
+                }
+                failures += 1;
+                tokio::time::sleep(wait_for(&reason, failures)).await;
+                if let Some(state) = machine.shared.state.get() {
+                    let _ = state.look_again();
+                }
+            }
+            outcome => break outcome,
+        }
+    };
     match outcome {
         Ok(None) => settler.ack(&delivery.token).await,
         Ok(Some(why)) => settler.nack(&delivery.token, NackAction::Park, None, Some(why)).await,
@@ -255,6 +271,57 @@ fn what_next(attempt: u32) -> (String, Duration) {
     (format!("attempt {attempt} of {ATTEMPTS_MAX}, next in {delay:?}"), delay)
 }
 
+/// What the state said, if that is why a script's call failed.
+fn state_error(error: &mlua::Error) -> Option<state::Error> {
+    error.chain().find_map(|cause| cause.downcast_ref::<state::Error>().cloned())
+}
+
+fn wait_for(reason: &state::Error, failures: u32) -> Duration {
+    Duration::from_millis(match reason {
+        state::Error::Moved => 1,
+        // Others have their turn; the more often they had it, the longer we wait.
+        state::Error::Conflict => u64::from(failures.min(50)),
+        state::Error::Filling | state::Error::Lost | state::Error::NotLeader => 50,
+        state::Error::Unavailable { .. } => 500,
+    })
+}
+
+/// Runs the handler of an event, unless its rows are there already; `Some`
+/// reason if the script parks it.
+pub(crate) async fn once(
+    machine: &Machine,
+    event: &Arc<Event>,
+    token: Option<String>,
+) -> mlua::Result<Option<String>> {
+    let tables = if machine.shared.own_table {
+        let tables = machine.shared.state()?.tables().map_err(mlua::Error::external)?;
+        if !tables.is_filled().map_err(mlua::Error::external)? {
+            return Err(mlua::Error::external(state::Error::Filling));
+        }
+        if replay::is_seen(&tables, event).map_err(mlua::Error::external)? {
+            return Ok(None);
+        }
+        Some(tables)
+    } else {
+        None
+    };
+    let call = Rc::new(Call {
+        cause: Some(event.clone()),
+        token,
+        correlation: Some(event.correlationid.clone()),
+        position: Some(event.position),
+        tables,
+        ..Call::new(Kind::Handler, event.id.clone(), event.recordedtime)
+    });
+    let parked = CALL.scope(call.clone(), run_handler(machine, &call, event)).await?;
+    if parked.is_none() {
+        machine.shared.outlet.step("before its state was committed").await;
+        commit(machine, &call)?;
+        machine.shared.outlet.step("after its state was committed, before the ack").await;
+    }
+    Ok(parked)
+}
+
 /// `Some` reason if the script asks to park.
 pub(crate) async fn run_handler(
     machine: &Machine,
@@ -272,18 +339,29 @@ pub(crate) async fn run_handler(
             table.raw_get::<Option<String>>("why")?.unwrap_or_else(|| "the script parked it".into()),
         ));
     }
-    machine.shared.outlet.step("before its state was committed").await;
-    commit(machine, call)?;
-    machine.shared.outlet.step("after its state was committed, before the ack").await;
     Ok(None)
 }
 
+/// What the call wrote, at once. A handler's rows come with its event's sequence,
+/// and only if nobody changed what it had read.
 pub(crate) fn commit(machine: &Machine, call: &Call) -> mlua::Result<()> {
-    let writes: Vec<_> = call.overlay.take().into_iter().collect();
+    let mut writes: Vec<_> = call.overlay.take().into_iter().collect();
     if writes.is_empty() || call.scratch {
         return Ok(());
     }
-    machine.shared.state()?.commit(writes).map_err(mlua::Error::external)
+    let state = machine.shared.state()?;
+    let committed = match (&call.tables, call.kind, &call.cause) {
+        (Some(tables), Kind::Handler, Some(event)) => {
+            writes.push(replay::seen(event));
+            let reads: Vec<_> = call.reads.take().into_iter().collect();
+            tables.commit_handler(&reads, &writes)
+        }
+        _ => match state.tables().and_then(|tables| tables.commit(&writes)) {
+            Err(state::Error::Moved) => state.look_again().and_then(|tables| tables.commit(&writes)),
+            outcome => outcome,
+        },
+    };
+    committed.map_err(mlua::Error::external)
 }
 
 /// Polls a script's future with the budget wound up at every entry, so that

@@ -3,13 +3,19 @@
 
 pub(crate) mod atomic;
 pub(crate) mod commands;
+pub(crate) mod common;
 pub(crate) mod entities;
 pub(crate) mod instance;
+pub(crate) mod keeper;
 pub(crate) mod outlet;
+pub(crate) mod progress;
+pub(crate) mod publishing;
+pub(crate) mod replay;
+pub(crate) mod snapshots;
 pub(crate) mod timers;
 pub(crate) mod views;
 
-use daybook_model::{Code, Data, Event, ExtensionValue, NewEvent, Position, Sequence};
+use daybook_model::{Data, Event, ExtensionValue, NewEvent, Position, Sequence};
 use mlua::{Lua, Table, Value};
 
 use crate::json;
@@ -99,11 +105,6 @@ pub(crate) fn rejected(lua: &Lua, code: &str, field: &str, reason: &str) -> mlua
 
 pub(crate) fn bus_error(error: impl std::fmt::Display) -> mlua::Error {
     mlua::Error::runtime(format!("the bus refused: {error}"))
-}
-
-/// Whether a publish may simply be tried again with the same ids.
-pub(crate) fn try_again(code: Code) -> bool {
-    code.is_retryable()
 }
 
 /// A moment before the next try; longer the more often others won.

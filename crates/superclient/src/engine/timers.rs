@@ -9,8 +9,10 @@
 //! # After a failure
 //! A function that fails is tried again, later and later; the others go on.
 //!
-//! # Not here
-//! A shortcut: starting reads all events of the types that have timers.
+//! What is pending is kept as rows with the position they were read up to, so a
+//! start reads only what came since. A host that is killed between
+//! `TimerFired` and its commit finds both, and writes the function's rows
+//! without its effects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -19,17 +21,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook_client::Item;
 use daybook_model::wire::Start;
-use daybook_model::{Data, Event, Filter, NewEvent, Timestamp};
+use daybook_model::{Data, Event, Filter, NewEvent, Position, Timestamp};
 use mlua::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-use super::bus_error;
-use super::instance::{commit, timed};
+use super::instance::timed;
+use super::progress::Progress;
+use super::{bus_error, publishing};
 use crate::bindings::ctx;
 use crate::machine::{CALL, Call, Kind, Machine, NAMESPACE, describe};
+use crate::state::{Tables, Write};
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+pub(crate) const PREFIX: &[u8] = b"timer/";
+/// How far the rows are, and for which timers they are.
+const POSITION: &[u8] = b"meta/timers";
+/// Rows that are written together at most.
+const BATCH: usize = 1_000;
 
 /// Due time, then the mark that says it was done.
 type Due = (i64, Uuid);
@@ -40,44 +52,142 @@ struct Pending {
     failures: u32,
 }
 
-#[derive(Default)]
-struct Timers {
+/// What is due when, in memory and as rows.
+struct Timers<'a> {
+    tables: &'a Tables,
+    service: String,
+    /// Of the script's timers: others make other rows.
+    shape: String,
     pending: BTreeMap<Due, Pending>,
     due: HashMap<Uuid, Due>,
+    writes: Vec<Write>,
+    position: Position,
 }
 
-impl Timers {
-    fn add(&mut self, due: i64, mark: Uuid, pending: Pending) {
-        self.due.insert(mark, (due, mark));
-        self.pending.insert((due, mark), pending);
+impl<'a> Timers<'a> {
+    /// The rows as they were left; none if the script's timers are others now.
+    fn load(machine: &Machine, tables: &'a Tables) -> mlua::Result<Self> {
+        let definitions = machine.shared.definitions.borrow();
+        let shape = definitions.timers.iter().map(|timer| format!("{} {:?};", timer.kind, timer.delay));
+        let shape: String = shape.collect();
+        let mut timers = Self {
+            tables,
+            service: definitions.name.clone(),
+            shape,
+            pending: BTreeMap::new(),
+            due: HashMap::new(),
+            writes: Vec::new(),
+            position: Position::ZERO,
+        };
+        let kept = tables.get(POSITION).map_err(mlua::Error::external)?;
+        let kept = kept.and_then(|bytes| String::from_utf8(bytes).ok());
+        match kept.as_deref().and_then(|text| text.split_once(' ')) {
+            Some((position, shape)) if shape == timers.shape => {
+                timers.position = position.parse().unwrap_or(Position::ZERO);
+            }
+            _ => {
+                tables.wipe(PREFIX).map_err(mlua::Error::external)?;
+                return Ok(timers);
+            }
+        }
+        let rows = tables.scan(PREFIX).map_err(mlua::Error::external)?;
+        for (_, value) in rows {
+            let row: Row = serde_json::from_slice(&value).map_err(mlua::Error::external)?;
+            let event: Event = serde_json::from_str(row.event.get()).map_err(mlua::Error::external)?;
+            timers.keep(row.due, row.timer, Arc::new(event), 0);
+        }
+        Ok(timers)
     }
 
-    fn remove(&mut self, mark: &Uuid) -> Option<Pending> {
-        self.pending.remove(&self.due.remove(mark)?)
+    fn mark(&self, event: &Event, timer: usize) -> Uuid {
+        Uuid::new_v5(&NAMESPACE, format!("timer/{}/{}/{timer}", self.service, event.id).as_bytes())
+    }
+
+    fn keep(&mut self, due: i64, timer: usize, event: Arc<Event>, failures: u32) -> Due {
+        let mark = self.mark(&event, timer);
+        self.due.insert(mark, (due, mark));
+        self.pending.insert((due, mark), Pending { timer, event, failures });
+        (due, mark)
+    }
+
+    /// An event that starts timers: each is a row until it is done.
+    fn start(&mut self, machine: &Machine, event: &Arc<Event>) -> mlua::Result<()> {
+        for (timer, due) in due_of(machine, event) {
+            let at = self.keep(due, timer, event.clone(), 0);
+            let event = to_raw_value(event.as_ref()).map_err(mlua::Error::external)?;
+            let row = serde_json::to_vec(&Row { timer, due, event }).map_err(mlua::Error::external)?;
+            self.writes.push((key(at), Some(row)));
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, mark: &Uuid) -> Option<(Due, Pending)> {
+        let due = self.due.remove(mark)?;
+        Some((due, self.pending.remove(&due)?))
     }
 
     fn first(&self) -> Option<Due> {
         self.pending.first_key_value().map(|(due, _)| *due)
     }
+
+    fn commit(&mut self) -> mlua::Result<()> {
+        let mut writes = std::mem::take(&mut self.writes);
+        writes.push((POSITION.to_vec(), Some(format!("{} {}", self.position, self.shape).into_bytes())));
+        self.tables.commit_leader(&writes).map_err(mlua::Error::external)
+    }
+
+    /// One event of the log.
+    async fn take(&mut self, machine: &Machine, event: &Arc<Event>) -> mlua::Result<()> {
+        self.position = event.position.next();
+        if event.kind != fired(&self.service) {
+            self.start(machine, event)?;
+        } else if let Some((due, pending)) = event.id.parse().ok().and_then(|mark| self.remove(&mark)) {
+            // It was done, by another or before these tables were: only its rows are missing.
+            self.commit()?;
+            if let Err(error) = act(machine, self.tables, due, &pending, true).await {
+                tracing::warn!(
+                    event = pending.event.id,
+                    error = describe(&error),
+                    "a timer failed in a replay"
+                );
+                self.writes.push((key(due), None));
+            }
+        }
+        if self.writes.len() >= BATCH { self.commit() } else { Ok(()) }
+    }
+}
+
+/// A timer as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Row {
+    timer: usize,
+    due: i64,
+    event: Box<RawValue>,
+}
+
+/// In order of time.
+fn key((due, mark): Due) -> Vec<u8> {
+    [PREFIX, &(due as u64 ^ (1 << 63)).to_be_bytes(), mark.as_bytes()].concat()
+}
+
+fn fired(service: &str) -> String {
+    format!("{service}.TimerFired")
+}
+
+/// What timers must hear of; `None` if there are none.
+fn filter(machine: &Machine) -> Option<Filter> {
+    let definitions = machine.shared.definitions.borrow();
+    let fired = fired(&definitions.name);
+    let kinds = definitions.timers.iter().map(|timer| timer.kind.as_str());
+    (!definitions.timers.is_empty()).then(|| Filter::types(kinds.chain([fired.as_str()])))
 }
 
 /// Follows the log for ever and fires what is due.
-pub(crate) async fn follow(machine: &Machine) -> mlua::Result<()> {
-    let (service, kinds) = {
-        let definitions = machine.shared.definitions.borrow();
-        (
-            definitions.name.clone(),
-            definitions.timers.iter().map(|timer| timer.kind.clone()).collect::<Vec<_>>(),
-        )
-    };
-    if kinds.is_empty() {
-        return std::future::pending().await;
-    }
-    let fired = format!("{service}.TimerFired");
-    let filter = Filter::types(kinds.iter().map(String::as_str).chain([fired.as_str()]));
-    let mut subscription =
-        machine.shared.client()?.subscribe(Start::START, filter).await.map_err(bus_error)?;
-    let mut timers = Timers::default();
+pub(crate) async fn follow(machine: &Machine, tables: &Tables) -> mlua::Result<()> {
+    let Some(filter) = filter(machine) else { return std::future::pending().await };
+    let mut timers = Timers::load(machine, tables)?;
+    let from = Start::Position(timers.position);
+    let mut subscription = machine.shared.client()?.subscribe(from, filter).await.map_err(bus_error)?;
     let mut caught_up = false;
     loop {
         let wait = match timers.first() {
@@ -86,24 +196,23 @@ pub(crate) async fn follow(machine: &Machine) -> mlua::Result<()> {
         };
         tokio::select! {
             item = subscription.next() => match item {
-                Some(Item::Event(event)) if event.kind == fired => {
-                    if let Ok(mark) = event.id.parse() {
-                        timers.remove(&mark);
-                    }
-                }
                 Some(Item::Event(event)) => {
-                    for (timer, due) in due_of(machine, &event) {
-                        let mark = mark(&service, &event.id, timer);
-                        timers.add(due, mark, Pending { timer, event: event.clone(), failures: 0 });
+                    timers.take(machine, &event).await?;
+                    if caught_up {
+                        timers.commit()?;
                     }
                 }
-                Some(Item::CaughtUp(_)) => caught_up = true,
+                Some(Item::CaughtUp(position)) => {
+                    caught_up = true;
+                    timers.position = timers.position.max(position);
+                    timers.commit()?;
+                }
                 None => return Err(mlua::Error::runtime("the bus is gone")),
             },
             () = tokio::time::sleep(wait.min(Duration::from_secs(3_600))), if wait != Duration::MAX => {
-                let Some((due, mark)) = timers.first().filter(|(due, _)| until(*due).is_zero()) else { continue };
-                let Some(mut pending) = timers.remove(&mark) else { continue };
-                if let Err(error) = fire(machine, &fired, mark, &pending).await {
+                let Some(first) = timers.first().filter(|(due, _)| until(*due).is_zero()) else { continue };
+                let Some((_, mut pending)) = timers.remove(&first.1) else { continue };
+                if let Err(error) = fire(machine, &timers, first, &pending).await {
                     let pause = (RETRY_FIRST * 2u32.saturating_pow(pending.failures)).min(RETRY_MAX);
                     tracing::error!(
                         event = pending.event.id,
@@ -111,9 +220,42 @@ pub(crate) async fn follow(machine: &Machine) -> mlua::Result<()> {
                         "a timer failed; it is tried again in {pause:?}"
                     );
                     pending.failures = (pending.failures + 1).min(10);
-                    timers.add(due.max(now()) + pause.as_micros() as i64, mark, pending);
+                    let again = first.0.max(now()) + pause.as_micros() as i64;
+                    let at = timers.keep(again, pending.timer, pending.event, pending.failures);
+                    move_row(tables, first, at)?;
                 }
             }
+        }
+    }
+}
+
+/// A timer that is tried again is found under its new time.
+fn move_row(tables: &Tables, from: Due, to: Due) -> mlua::Result<()> {
+    let Some(row) = tables.get(&key(from)).map_err(mlua::Error::external)? else { return Ok(()) };
+    let mut row: Row = serde_json::from_slice(&row).map_err(mlua::Error::external)?;
+    row.due = to.0;
+    let row = serde_json::to_vec(&row).map_err(mlua::Error::external)?;
+    tables.commit_leader(&[(key(from), None), (key(to), Some(row))]).map_err(mlua::Error::external)
+}
+
+/// Fills `tables` with what is pending, and fires nothing.
+pub(crate) async fn fill(machine: &Machine, tables: &Tables, progress: &mut Progress) -> mlua::Result<()> {
+    let Some(filter) = filter(machine) else { return Ok(()) };
+    progress.phase("timers");
+    let mut timers = Timers::load(machine, tables)?;
+    let from = Start::Position(timers.position);
+    let mut subscription = machine.shared.client()?.subscribe(from, filter).await.map_err(bus_error)?;
+    loop {
+        match subscription.next().await {
+            Some(Item::Event(event)) => {
+                timers.take(machine, &event).await?;
+                progress.event(event.position);
+            }
+            Some(Item::CaughtUp(position)) => {
+                timers.position = timers.position.max(position);
+                return timers.commit();
+            }
+            None => return Err(mlua::Error::runtime("the bus is gone")),
         }
     }
 }
@@ -127,49 +269,65 @@ fn due_of(machine: &Machine, event: &Event) -> Vec<(usize, i64)> {
 
 /// Fires what the event started, as if its time had come: for tests.
 pub(crate) async fn fire_all(machine: &Machine, event: &Arc<Event>) -> mlua::Result<usize> {
-    let service = machine.shared.definitions.borrow().name.clone();
+    let tables = machine.shared.state()?.tables().map_err(mlua::Error::external)?;
+    let timers = Timers::load(machine, &tables)?;
     let due = due_of(machine, event);
-    for (timer, _) in &due {
+    for (timer, due) in &due {
         let pending = Pending { timer: *timer, event: event.clone(), failures: 0 };
-        fire(machine, &format!("{service}.TimerFired"), mark(&service, &event.id, *timer), &pending).await?;
+        fire(machine, &timers, (*due, timers.mark(event, *timer)), &pending).await?;
     }
     Ok(due.len())
 }
 
-fn mark(service: &str, event: &str, timer: usize) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, format!("timer/{service}/{event}/{timer}").as_bytes())
+/// Runs the function, says in the log that it was done, and commits its rows.
+async fn fire(machine: &Machine, timers: &Timers<'_>, due: Due, pending: &Pending) -> mlua::Result<()> {
+    act(machine, timers.tables, due, pending, false).await
 }
 
-async fn fire(machine: &Machine, fired: &str, mark: Uuid, pending: &Pending) -> mlua::Result<()> {
+async fn act(
+    machine: &Machine,
+    tables: &Tables,
+    (at, mark): Due,
+    pending: &Pending,
+    replaying: bool,
+) -> mlua::Result<()> {
     let event = &pending.event;
-    let (function, due) = {
+    let (function, due, fired) = {
         let definitions = machine.shared.definitions.borrow();
         let timer = &definitions.timers[pending.timer];
-        (timer.function.clone(), event.recordedtime.0.saturating_add(timer.delay.as_micros() as i64))
+        let due = event.recordedtime.0.saturating_add(timer.delay.as_micros() as i64);
+        (timer.function.clone(), due, fired(&definitions.name))
     };
     let call = Rc::new(Call {
         cause: Some(event.clone()),
         correlation: Some(event.correlationid.clone()),
         position: Some(event.position),
+        tables: Some(tables.clone()),
+        replaying,
         // The time it was due: a repeat sees the same.
         ..Call::new(Kind::Handler, mark.to_string(), Timestamp(due))
     });
     let run = async {
         let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, &call)?);
         let outcome = timed(machine, function.call_async::<Value>(arguments)).await;
-        outcome.map_err(|error| machine.budget.placed(error, Some(&function)))?;
-        commit(machine, &call)
+        outcome.map(drop).map_err(|error| machine.budget.placed(error, Some(&function)))
     };
     CALL.scope(call.clone(), run).await?;
-    let data = Data::json(&serde_json::json!({ "event": event.id, "type": event.kind }));
-    let done = NewEvent {
-        correlationid: Some(event.correlationid.clone()),
-        causationid: Some(event.id.clone()),
-        data: Some(data.map_err(mlua::Error::external)?),
-        ..NewEvent::new(mark.to_string(), fired)
-    };
-    machine.shared.publish(vec![done], None).await?.map_err(bus_error)?;
-    Ok(())
+    if !replaying {
+        let data = Data::json(&serde_json::json!({ "event": event.id, "type": event.kind }));
+        let done = NewEvent {
+            correlationid: Some(event.correlationid.clone()),
+            causationid: Some(event.id.clone()),
+            data: Some(data.map_err(mlua::Error::external)?),
+            ..NewEvent::new(mark.to_string(), fired)
+        };
+        publishing::publish(&machine.shared, &call, &[done]).await?.map_err(bus_error)?;
+    }
+    // Cut off before this: its `TimerFired` is in the log, and the row is found with it.
+    let reads: Vec<_> = call.reads.take().into_iter().collect();
+    let mut writes: Vec<Write> = call.overlay.take().into_iter().collect();
+    writes.push((key((at, mark)), None));
+    tables.commit_timer(&reads, &writes).map_err(mlua::Error::external)
 }
 
 fn now() -> i64 {

@@ -5,14 +5,20 @@ use std::rc::Rc;
 use daybook_client::{Item, ReadQuery};
 use daybook_model::wire::{Edge, Start};
 use daybook_model::{Event, Filter, Position};
+use futures_util::FutureExt;
 use tokio::sync::watch;
 
+use super::progress::Progress;
 use super::{bus_error, entities};
 use crate::bindings::{ctx, kv::Kv};
 use crate::machine::{CALL, Call, Kind, Machine, Overlay, Pure, Shared};
+use crate::state::{Tables, Write};
 
 /// Key under which the position is kept, in the same commit as the tables.
 const POSITION: &[u8] = b"meta/views";
+
+/// Events whose rows are committed together at most.
+const COMMIT_EVENTS: usize = 4_096;
 
 /// All types that any view wants; `None` if there are no views.
 pub(crate) fn filter(shared: &Shared) -> Option<Filter> {
@@ -22,43 +28,67 @@ pub(crate) fn filter(shared: &Shared) -> Option<Filter> {
     (!types.is_empty()).then(|| Filter::types(types))
 }
 
+/// How far the tables are, if they were ever filled.
+pub(crate) fn position(tables: &Tables) -> mlua::Result<Option<Position>> {
+    Ok(kept(tables)?.map(|(position, _)| position))
+}
+
+/// Position, and the script that the tables were made by.
+fn kept(tables: &Tables) -> mlua::Result<Option<(Position, String)>> {
+    let kept = tables.get(POSITION).map_err(mlua::Error::external)?;
+    let kept = kept.and_then(|bytes| String::from_utf8(bytes).ok());
+    Ok(kept.and_then(|text| {
+        let (position, script) = text.split_once(' ')?;
+        Some((position.parse().ok()?, script.to_owned()))
+    }))
+}
+
 /// Follows the log for ever; `reached` tells how far the tables are.
-pub(crate) async fn follow(machine: &Machine, reached: &watch::Sender<Position>) -> mlua::Result<()> {
+pub(crate) async fn follow(
+    machine: &Machine,
+    tables: &Tables,
+    reached: &watch::Sender<Position>,
+) -> mlua::Result<()> {
     let shared = &machine.shared;
     let Some(filter) = filter(shared) else { return std::future::pending().await };
-    let callbacks = shared.definitions.borrow().rebuild.clone();
     let mut refilling = false;
     // A view that was changed is another view: it is filled from the beginning.
-    let generation = shared.script_hash.clone();
-    let kept = shared.state()?.get(POSITION).map_err(mlua::Error::external)?;
-    let kept = kept.and_then(|bytes| String::from_utf8(bytes).ok());
-    let from = match kept.as_deref().and_then(|text| text.split_once(' ')) {
-        Some((position, known)) if known == generation => position.parse().unwrap_or(Position::ZERO),
+    let from = match kept(tables)? {
+        Some((position, script)) if script == shared.script_hash => position,
         _ => {
-            let old = shared.state()?.scan(b"view/").map_err(mlua::Error::external)?;
-            let wipe = old.into_iter().map(|(key, _)| (key, None)).collect();
-            shared.state()?.commit(wipe).map_err(mlua::Error::external)?;
+            tables.wipe(b"view/").map_err(mlua::Error::external)?;
             refilling = true;
-            call_back(machine, callbacks.before.as_ref())?;
+            call_back(machine, tables, true)?;
             Position::ZERO
         }
     };
     reached.send_replace(from);
+    let mut pending = Pending::new(machine, tables);
     let mut subscription =
         shared.client()?.subscribe(Start::Position(from), filter).await.map_err(bus_error)?;
+    let mut live = false;
     loop {
-        match subscription.next().await {
+        // What has come already is committed together.
+        let item = match subscription.next().now_or_never() {
+            Some(item) => item,
+            None => {
+                if live && let Some(position) = pending.commit()? {
+                    reached.send_replace(position);
+                }
+                subscription.next().await
+            }
+        };
+        match item {
             Some(Item::Event(event)) => {
-                let overlay = apply(machine, &event, Overlay::new())?;
-                let next = event.position.next();
-                let mut writes: Vec<_> = overlay.into_iter().collect();
-                writes.push((POSITION.to_vec(), Some(format!("{next} {generation}").into_bytes())));
-                shared.state()?.commit(writes).map_err(mlua::Error::external)?;
-                reached.send_replace(next);
+                if let Some(position) = pending.add(&event)? {
+                    reached.send_replace(position);
+                }
             }
             Some(Item::CaughtUp(position)) => {
+                live = true;
+                pending.commit()?;
                 if std::mem::take(&mut refilling) {
-                    call_back(machine, callbacks.after.as_ref())?;
+                    call_back(machine, tables, false)?;
                 }
                 reached.send_if_modified(|known| {
                     let further = position > *known;
@@ -71,32 +101,107 @@ pub(crate) async fn follow(machine: &Machine, reached: &watch::Sender<Position>)
     }
 }
 
+/// Fills `tables` up to the head of the log, and at least up to `until`.
+pub(crate) async fn fill(
+    machine: &Machine,
+    tables: &Tables,
+    until: Position,
+    progress: &mut Progress,
+) -> mlua::Result<()> {
+    let shared = &machine.shared;
+    let Some(filter) = filter(shared) else { return Ok(()) };
+    progress.phase("views");
+    let from = position(tables)?.unwrap_or(Position::ZERO);
+    let mut pending = Pending::new(machine, tables);
+    let mut subscription =
+        shared.client()?.subscribe(Start::Position(from), filter).await.map_err(bus_error)?;
+    let mut caught_up = from;
+    loop {
+        match subscription.next().await {
+            Some(Item::Event(event)) => {
+                pending.add(&event)?;
+                progress.event(event.position);
+                caught_up = caught_up.max(event.position.next());
+            }
+            Some(Item::CaughtUp(position)) => {
+                caught_up = caught_up.max(position);
+                if caught_up >= until {
+                    pending.reached(caught_up);
+                    pending.commit()?;
+                    return Ok(());
+                }
+            }
+            None => return Err(mlua::Error::runtime("the bus is gone")),
+        }
+    }
+}
+
+/// Rows that wait to be committed together.
+struct Pending<'a> {
+    machine: &'a Machine,
+    tables: &'a Tables,
+    overlay: Overlay,
+    events: usize,
+    position: Option<Position>,
+}
+
+impl<'a> Pending<'a> {
+    fn new(machine: &'a Machine, tables: &'a Tables) -> Self {
+        Self { machine, tables, overlay: Overlay::new(), events: 0, position: None }
+    }
+
+    /// Position that is committed, if this was enough for a commit.
+    fn add(&mut self, event: &Event) -> mlua::Result<Option<Position>> {
+        let overlay = std::mem::take(&mut self.overlay);
+        self.overlay = run(self.machine, event, overlay, Some(self.tables))?;
+        self.position = Some(event.position.next());
+        self.events += 1;
+        if self.events >= COMMIT_EVENTS { self.commit() } else { Ok(None) }
+    }
+
+    fn reached(&mut self, position: Position) {
+        self.position = self.position.max(Some(position));
+    }
+
+    fn commit(&mut self) -> mlua::Result<Option<Position>> {
+        let Some(position) = self.position.take() else { return Ok(None) };
+        self.events = 0;
+        let mut writes: Vec<Write> = std::mem::take(&mut self.overlay).into_iter().collect();
+        let script = &self.machine.shared.script_hash;
+        writes.push((POSITION.to_vec(), Some(format!("{position} {script}").into_bytes())));
+        self.tables.commit_leader(&writes).map_err(mlua::Error::external)?;
+        Ok(Some(position))
+    }
+}
+
 /// `svc:rebuild`'s functions: they may write the service's own table.
-fn call_back(machine: &Machine, function: Option<&mlua::Function>) -> mlua::Result<()> {
-    let Some(function) = function else { return Ok(()) };
-    let call = Rc::new(Call::new(Kind::Handler, "rebuild".into(), daybook_model::Timestamp(0)));
+pub(crate) fn call_back(machine: &Machine, tables: &Tables, before: bool) -> mlua::Result<()> {
+    let callbacks = machine.shared.definitions.borrow().rebuild.clone();
+    let Some(function) = (if before { callbacks.before } else { callbacks.after }) else { return Ok(()) };
+    let call = Rc::new(Call {
+        tables: Some(tables.clone()),
+        replaying: true,
+        ..Call::new(Kind::Handler, "rebuild".into(), daybook_model::Timestamp(0))
+    });
     CALL.sync_scope(call.clone(), || {
         let _entered = machine.budget.enter();
         function.call::<()>(ctx::ctx(&machine.lua, &call)?)
     })?;
-    let writes: Vec<_> = call.overlay.take().into_iter().collect();
-    machine.shared.state()?.commit(writes).map_err(mlua::Error::external)
+    let writes: Vec<Write> = call.overlay.take().into_iter().collect();
+    tables.commit_leader(&writes).map_err(mlua::Error::external)
 }
 
-/// Runs every view that wants `event`, on top of `overlay`.
-fn apply(machine: &Machine, event: &Event, overlay: Overlay) -> mlua::Result<Overlay> {
-    run(machine, event, overlay, false)
-}
-
+/// Runs every view that wants `event`, on top of `overlay`; without tables there is nothing below it.
 pub(crate) fn run(
     machine: &Machine,
     event: &Event,
     overlay: Overlay,
-    scratch: bool,
+    tables: Option<&Tables>,
 ) -> mlua::Result<Overlay> {
     let call = Rc::new(Call {
         overlay: overlay.into(),
-        scratch,
+        scratch: tables.is_none(),
+        tables: tables.cloned(),
         correlation: Some(event.correlationid.clone()),
         position: Some(event.position),
         ..Call::new(Kind::View, event.id.clone(), event.recordedtime)
@@ -129,7 +234,7 @@ pub(crate) async fn as_of(machine: &Machine, at: &str) -> mlua::Result<Overlay> 
     let each = |event: std::sync::Arc<Event>| {
         let cut = matches!((until, event.batch), (Edge::Position(until), Some((first, size))) if first.0 + u64::from(size) > until.0);
         if !cut && failed.is_none() {
-            match run(machine, &event, std::mem::take(&mut overlay), true) {
+            match run(machine, &event, std::mem::take(&mut overlay), None) {
                 Ok(changed) => overlay = changed,
                 Err(error) => failed = Some(error),
             }

@@ -1,5 +1,6 @@
 //! The web server in front of the scripts' routes.
 
+mod admin;
 pub(crate) mod outgoing;
 pub(crate) mod routes;
 
@@ -260,6 +261,10 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
         }
     }
     if let Some(asked) = parts.uri.path().strip_prefix(ADMIN) {
+        if asked.starts_with(admin::SERVICES) {
+            let query = query(parts.uri.query().unwrap_or_default());
+            return admin::serve(directory, &parts, asked, &query).await;
+        }
         return admin(directory, &parts, asked).await;
     }
     let table = directory.table();

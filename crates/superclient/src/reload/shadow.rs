@@ -22,7 +22,7 @@ use crate::bundle::Bundle;
 use crate::engine::{entities, instance, views};
 use crate::machine::{CALL, Call, Kind, Machine, Overlay, describe};
 use crate::state::State;
-use crate::{Limits, json, report};
+use crate::{Limits, StateLocation, json, report};
 
 /// More says no more than these.
 const SHOWN_MAX: usize = 100;
@@ -112,11 +112,10 @@ async fn shadow(
     let shared = machine.shared.clone();
     // Its state is thrown away: nothing is ever committed to it.
     let dir = std::env::temp_dir().join(format!("daybook-shadow-{}", uuid::Uuid::new_v4()));
-    std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-    let state = State::open(&dir.join("state.redb"));
+    let state = State::open(&StateLocation::Dir(dir.clone()), "shadow");
     let _ = std::fs::remove_dir_all(&dir);
     let _ = shared.client.set(client);
-    let _ = shared.state.set(state?);
+    let _ = shared.state.set(state.map_err(|error| error.to_string())?);
     shared.outlet.record();
     let mut seen = Seen::default();
     let mut tables = Overlay::new();
@@ -136,7 +135,7 @@ async fn shadow(
             Ok(Some(why)) => Ok(vec![format!("park: {why}")]),
             Err(error) => Err(report::headline(&describe(&error)).to_owned()),
         });
-        match views::run(&machine, event, std::mem::take(&mut tables), true) {
+        match views::run(&machine, event, std::mem::take(&mut tables), None) {
             Ok(changed) => tables = changed,
             Err(error) => {
                 let why = report::headline(&describe(&error)).to_owned();
@@ -158,7 +157,7 @@ async fn shadow(
         for entity in &entities {
             let Some(id) = subject.strip_prefix(&format!("{}/", entity.name)) else { continue };
             let call = Rc::new(Call::new(Kind::Route, subject.to_owned(), daybook_model::Timestamp(0)));
-            let folding = entities::load(&machine.lua, &shared, entity, id);
+            let folding = entities::fresh(&machine.lua, &shared, entity, id);
             let state = match CALL.scope(call, instance::timed(&machine, folding)).await {
                 Ok(fold) => json::from_lua(&machine.lua, &fold.state),
                 Err(error) => Err(error),

@@ -29,7 +29,7 @@ use crate::engine::{instance, views};
 use crate::http::routes;
 use crate::machine::{CALL, Call, Kind, Machine};
 use crate::state::State;
-use crate::{Limits, StartError, report};
+use crate::{Limits, StartError, StateLocation, report};
 
 const PRELUDE: &str = include_str!("prelude.lua");
 
@@ -66,9 +66,10 @@ impl TestFile {
         let service = loaded.machine.shared.definitions.borrow().name.clone();
         let client = Client::builder(bus).service(service.as_str()).connect().await?;
         let dir = std::env::temp_dir().join(format!("daybook-test-{}", uuid::Uuid::new_v4()));
-        let fail = |reason: String| StartError::State { path: dir.clone(), reason };
-        std::fs::create_dir_all(&dir).map_err(|error| fail(error.to_string()))?;
-        let state = State::open(&dir.join("state.redb")).map_err(fail)?;
+        let state = State::open(&StateLocation::Dir(dir.clone()), &service)?;
+        // The bus is empty, so there is nothing to fill the tables with.
+        let filled = state.tables().and_then(|tables| tables.mark_filled());
+        filled.map_err(|error| StartError::State { path: dir.clone(), reason: error.to_string() })?;
         let shared = &loaded.machine.shared;
         let _ = shared.client.set(client.clone());
         let _ = shared.state.set(state);
@@ -127,7 +128,8 @@ impl Loaded {
 
     async fn test(&self, i: usize) -> mlua::Result<()> {
         let (machine, reached) = (self.machine.clone(), self.stage.reached.clone());
-        let following = views::follow(&machine, &reached);
+        let tables = machine.shared.state()?.tables().map_err(mlua::Error::external)?;
+        let following = views::follow(&machine, &tables, &reached);
         let seed = uuid::Uuid::new_v4().to_string();
         let call = Call { correlation: Some(seed.clone()), ..Call::new(Kind::Route, seed, routes::clock()) };
         let run = instance::timed(&self.machine, self.run.call_async::<()>(i + 1));

@@ -17,7 +17,7 @@ use crate::bundle::Bundle;
 use crate::engine::{bus_error, commands, instance, timers};
 use crate::http::{Table as Routes, routes};
 use crate::json;
-use crate::machine::{CALL, Call, Kind, Machine};
+use crate::machine::{CALL, Call, Kind, Machine, OWN};
 
 pub(super) struct Stage {
     pub machine: Rc<Machine>,
@@ -90,8 +90,9 @@ impl Stage {
             list.push(serde_json::json!({ "type": event.kind, "subject": event.subject, "data": data }));
         }
         let mut kept = serde_json::Map::new();
-        for (key, value) in self.machine.shared.state()?.scan(b"kv\0").map_err(mlua::Error::external)? {
-            let key = String::from_utf8_lossy(&key[3..]).into_owned();
+        let tables = self.machine.shared.state()?.tables().map_err(mlua::Error::external)?;
+        for (key, value) in tables.scan(OWN).map_err(mlua::Error::external)? {
+            let key = String::from_utf8_lossy(&key[OWN.len()..]).into_owned();
             kept.insert(key, serde_json::from_slice(&value).map_err(mlua::Error::external)?);
         }
         Ok(crash::masked(serde_json::json!({ "events": list, "kv": kept })))
@@ -333,13 +334,7 @@ async fn handled(machine: &Machine, id: &str) -> mlua::Result<Json> {
         let name = Value::String(machine.lua.create_string(&event.kind)?);
         return Err(args::unknown("svc:on", &name, known.handlers.keys().map(String::as_str)));
     }
-    let call = Rc::new(Call {
-        cause: Some(event.clone()),
-        correlation: Some(event.correlationid.clone()),
-        position: Some(event.position),
-        ..Call::new(Kind::Handler, event.id.clone(), event.recordedtime)
-    });
-    let parked = CALL.scope(call.clone(), instance::run_handler(machine, &call, &event)).await?;
+    let parked = instance::once(machine, &event, None).await?;
     Ok(match parked {
         None => serde_json::json!({ "ok": true }),
         Some(why) => serde_json::json!({ "ok": false, "code": "parked", "details": why }),

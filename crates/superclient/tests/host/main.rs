@@ -5,7 +5,10 @@
 mod api;
 mod consistency;
 mod hostile;
+mod hosts;
 mod limits;
+mod rebuild;
+mod redis_server;
 mod reload;
 mod sandbox;
 mod timers;
@@ -168,6 +171,23 @@ impl Running {
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or(Value::Null))
+    }
+
+    /// Rows of a service's tables, as `daybook state` shows them.
+    pub async fn dump(&self, service: &str) -> Vec<String> {
+        let path = format!("{}/-/services/{service}/state", self.url);
+        let answer = self.http.get(path).header("daybook-state", "1").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Rebuilds, and returns the lines that told how far it was.
+    pub async fn rebuild(&self, service: &str) -> Vec<Value> {
+        let path = format!("{}/-/services/{service}/rebuild", self.url);
+        let answer = self.http.post(path).header("daybook-state", "1").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let text = answer.text().await.unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// What an expression is, as a route of a fresh script says it.
