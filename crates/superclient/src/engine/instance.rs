@@ -119,8 +119,8 @@ enum End {
 struct Busy(Rc<Cell<usize>>);
 
 impl Busy {
-    /// Counts until the future is done or dropped.
-    async fn count<T>(self, future: impl Future<Output = T>) -> T {
+    /// Counts from now until the future is done or dropped; one that has not begun counts too.
+    fn count<T>(self, future: impl Future<Output = T>) -> impl Future<Output = T> {
         struct Done(Rc<Cell<usize>>);
         impl Drop for Done {
             fn drop(&mut self) {
@@ -128,8 +128,11 @@ impl Busy {
             }
         }
         self.0.set(self.0.get() + 1);
-        let _done = Done(self.0);
-        future.await
+        let done = Done(self.0);
+        async move {
+            let _done = done;
+            future.await
+        }
     }
 
     /// Returns when nothing is being handled, or after a while: what is cut off
