@@ -65,3 +65,45 @@ fn a_new_service_passes_its_tests_and_overwrites_nothing() {
     assert_eq!(run(&["new", "service", "stock", "--dir", place], "").code, 1);
     assert_eq!(run(&["new", "service", "No Name", "--dir", place], "").code, 2);
 }
+
+#[test]
+fn a_handler_that_a_crash_makes_do_something_else_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    // What it says depends on what it has done itself: after a crash in between it says another thing.
+    let script = r#"
+local svc = service("hasty", { version = 1 })
+local thing = svc:entity("thing", function() return { n = 0 } end)
+thing:decide("count", {}, function() return event("Counted") end)
+thing:evolve("Counted", function(state) state.n += 1 end)
+svc:on("Asked", function(e)
+  local before = thing:state("1").n
+  thing:send("1", "count")
+  svc:publish("Seen", { n = before })
+end)
+svc:on("AskedWell", function(e)
+  thing:send("1", "count")
+  svc:publish("Seen", { n = thing:state("1").n })
+end)
+"#;
+    std::fs::write(dir.path().join("hasty.lua"), script).unwrap();
+    let tests = r#"
+test("well", function(t)
+  t:when_event("AskedWell", "k/1", {})
+  t:emitted{ "Counted", { type = "Seen", data = { n = 1 } } }
+  t:crash_at_every_step()
+end)
+test("hasty", function(t)
+  t:when_event("Asked", "k/1", {})
+  t:emitted{ "Counted", { type = "Seen", data = { n = 0 } } }
+  t:crash_at_every_step()
+end)
+"#;
+    std::fs::write(dir.path().join("hasty_test.lua"), tests).unwrap();
+    let ran = run(&["test", dir.path().to_str().unwrap()], "");
+    assert_eq!(ran.code, 1, "{}", ran.stdout);
+    assert!(ran.stdout.contains("ok    well (") && ran.stdout.contains(" 6 crashes)"), "{}", ran.stdout);
+    let told =
+        "with a crash after an event was published, before its receipt came (step 2): hasty_test.lua:9:";
+    assert!(ran.stdout.contains(told), "{}", ran.stdout);
+    assert!(ran.stdout.contains("data.n: expected 0, got 1"), "{}", ran.stdout);
+}

@@ -142,7 +142,9 @@ fn answer(machine: &Machine, call: &Call, value: &Value) -> mlua::Result<Answer>
             "not_found" => 404,
             _ => 409,
         };
-        let mut answer = Answer::problem(status.unwrap_or(usual), &code, &code.replace(['_', '-'], " "));
+        // `json(entity:send(…), 201)` means 201 if it was taken.
+        let status = status.filter(|status| *status >= 400).unwrap_or(usual);
+        let mut answer = Answer::problem(status, &code, &code.replace(['_', '-'], " "));
         answer.headers = headers;
         let details: Value = table.raw_get("details")?;
         if let (Some(body), false) =

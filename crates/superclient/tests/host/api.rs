@@ -379,6 +379,7 @@ svc:get("/at", function(req) return json({ given = thing:state("1", { at = req.q
 svc:get("/teapot", function() return json({ short = true }, 418, { ["x-kind"] = "teapot" }) end)
 svc:get("/missing", function() return json(reject("not_found", { id = 1 })) end)
 svc:get("/odd", function() return json(reject("odd")) end)
+svc:get("/created", function() return json(reject("odd"), 201) end)
 svc:get("/odder", function() return json(reject("odd"), 422) end)
 svc:post("/money", function(req) return json({ amount = money.parse(req.json.amount) }) end)
 svc:post("/raw", function(req) return json({ body = req.body, json = req.json }) end)
@@ -466,6 +467,7 @@ async fn answers_have_the_status_the_code_and_the_headers_that_the_script_gave()
         ("/missing", 404, "not_found"),
         ("/odd", 409, "odd"),
         ("/odder", 422, "odd"),
+        ("/created", 409, "odd"),
         ("/nowhere", 404, "not-found"),
     ] {
         let answer = http.get(format!("{base}{path}")).send().await.unwrap();
