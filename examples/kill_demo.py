@@ -1,6 +1,6 @@
 """kill -9 of the whole demo in the middle of transfers, six times on the same
-data: every transfer ends accepted or rejected, once, and the money is all there.
-Needs DAYBOOK_BIN."""
+data: every transfer ends accepted or rejected, once, and books that are kept
+here, by another program, agree with every position of the log. Needs DAYBOOK_BIN."""
 
 import json
 import os
@@ -55,6 +55,36 @@ def transfers(demo, people, numbers, name, stop):
             time.sleep(0.005)  # killed under our hands
 
 
+def replay(events):
+    """Keeps the books from the log alone. Between two batches nothing is made or
+    lost; no account goes below its limit at any position; legs belong to accepted
+    transfers, two each, and say what was asked for."""
+    asked, outcome, legs, balances = {}, {}, {}, {}
+    for place, event in enumerate(events):
+        position, kind, subject, data = int(event["position"]), event["type"], event.get("subject"), event.get("data")
+        assert position == place, f"place {place} of the log holds position {position}"
+        if kind == "TransactionPending":
+            asked[subject] = data
+        elif kind in ("TransactionAccepted", "TransactionRejected"):
+            assert subject not in outcome, f"{subject} has a second outcome at {position}"
+            outcome[subject] = kind
+        elif kind in ("Debited", "Credited"):
+            number = subject.removeprefix("account/")
+            amount = int(data["amount"]["minor"])
+            balance = balances[number] = balances.get(number, 0) + (amount if kind == "Credited" else -amount)
+            assert number.startswith("cash-") or balance >= 0, f"{number} is at {balance} at {position}"
+            legs.setdefault("transaction/" + data["transaction"], []).append((kind, number, amount))
+        if position == int(event.get("batchfirst", position)) + int(event.get("batchsize", 1)) - 1:
+            assert sum(balances.values()) == 0, f"{sum(balances.values())} too much at {position}"
+    for subject, wanted in asked.items():
+        amount = int(wanted["amount"]["minor"])
+        both = [("Credited", wanted["to"], amount), ("Debited", wanted["from"], amount)]
+        accepted = outcome.get(subject) == "TransactionAccepted"
+        assert sorted(legs.pop(subject, [])) == (both if accepted else []), f"{subject}: other legs than asked for"
+    assert not legs, f"legs of no transfer: {legs}"
+    return balances
+
+
 with tempfile.TemporaryDirectory() as data:
     demo, people, numbers = Demo(data), [], []
     for name in ["ada", "grace"]:
@@ -86,11 +116,17 @@ with tempfile.TemporaryDirectory() as data:
         time.sleep(0.25)
     assert pending == set(outcomes), f"{len(pending - set(outcomes))} transfers have no outcome"
     assert len(outcomes) == len(set(outcomes)), "a transfer has two outcomes"
-    total = 0
-    for event in events:
-        if event["type"] in ("Debited", "Credited"):
-            total += (1 if event["type"] == "Credited" else -1) * int(event["data"]["amount"]["minor"])
-    assert total == 0, total
+    balances = replay(events)
+    assert all(number in balances for number in numbers), balances
+    broken = [dict(event) for event in events]
+    leg = next(event for event in reversed(broken) if event["type"] == "Credited")
+    leg["data"] = {**leg["data"], "amount": gbp(1)}
+    try:
+        replay(broken)
+    except AssertionError:
+        pass
+    else:
+        raise AssertionError("books that are wrong by one leg were taken for right")
     demo.process.send_signal(signal.SIGTERM)
     assert demo.process.wait(timeout=30) == 0
-    print(f"kill -9: {ROUNDS} times in the middle of {len(pending)} transfers, each with one outcome, no money lost or made")
+    print(f"kill -9: {ROUNDS} times in the middle of {len(pending)} transfers, each with one outcome; {len(events)} positions replayed, no money lost or made")
