@@ -1,5 +1,6 @@
 //! `daybook run`: services from Lua files.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,22 @@ pub struct Args {
     shadow: u64,
 }
 
+/// The same for every process that runs on this machine with this directory, one
+/// after the other: whoever comes after a crash is then known as the next of the same
+/// instance, and gets its keys at once instead of when its grace is over. State in
+/// Redis has several processes at a time, each with a name of its own.
+fn instance_name(state: &StateLocation) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let (StateLocation::Dir(dir), Ok(host)) = (state, host) else {
+        return format!("run-{}", std::process::id());
+    };
+    let mut hasher = DefaultHasher::new();
+    (host.trim(), std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())).hash(&mut hasher);
+    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+    let host: String = host.trim().chars().filter(plain).take(24).collect();
+    format!("run-{host}-{:08x}", hasher.finish() >> 32)
+}
+
 fn elsewhere(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, url)) if !name.is_empty() && url.starts_with("http") => Ok((name.into(), url.into())),
@@ -53,11 +70,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let config = Config {
         bus: args.bus,
         scripts: args.scripts.into_iter().map(Script::File).collect(),
+        instance_name: instance_name(&args.state),
         state: args.state,
         listen: args.listen,
         instances: args.instances as usize,
         token: args.token,
-        instance_name: format!("run-{}", std::process::id()),
         services: args.services.into_iter().collect(),
         limits: Limits::default(),
         reload: Reload {
@@ -78,5 +95,19 @@ pub fn failure(error: daybook_superclient::StartError) -> Failure {
     match error {
         daybook_superclient::StartError::Bus(_) => Failure::new(UNREACHABLE, error.to_string()),
         error => Failure::failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_process_with_the_same_state_has_the_same_name_on_the_bus() {
+        let dir = |dir: &str| instance_name(&StateLocation::Dir(dir.into()));
+        let name = dir("a/state");
+        assert_eq!(name, dir("a/state"));
+        assert_ne!(name, dir("b/state"));
+        assert!(name.len() < 60 && !name.contains('/'), "{name}");
     }
 }
