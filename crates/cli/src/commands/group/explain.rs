@@ -12,7 +12,7 @@ pub fn sentence(group: &str, key: &Value) -> String {
         sentence += &format!("; {why}");
     }
     if key["state"] != "parked" && key["failed_attempts"].as_u64().unwrap_or_default() > 0 {
-        let (attempts, error) = (attempts(&key["failed_attempts"]), text(&key["last_error"]));
+        let (attempts, error) = (attempts(&key["failed_attempts"]), first_line(&key["last_error"]));
         sentence += &format!("; {attempts} at it failed, the last: {error}");
     }
     let waiting = key["waiting"].as_u64().unwrap_or_default();
@@ -58,14 +58,14 @@ fn state(group: &str, name: &str, key: &Value) -> String {
         "parked" => format!(
             "parked at position {next} after {}: {}; {}",
             attempts(&key["attempts"]),
-            text(&key["reason"]),
+            first_line(&key["reason"]),
             person()
         ),
         "stopped" => format!(
             "the whole group is stopped here, at position {}, after {}: {}; {}",
             text(&key["stopped_at"]),
             attempts(&key["attempts"]),
-            text(&key["reason"]),
+            first_line(&key["reason"]),
             person()
         ),
         "behind" => {
@@ -111,6 +111,11 @@ fn attempts(number: &Value) -> String {
         Some(1) => "1 attempt".into(),
         _ => format!("{} attempts", text(number)),
     }
+}
+
+/// What went wrong, without the stack that a script tells after it.
+fn first_line(reason: &Value) -> String {
+    text(reason).lines().next().unwrap_or_default().to_owned()
 }
 
 fn seconds(ms: &Value) -> String {
@@ -167,8 +172,8 @@ mod tests {
                 "it was asked",
             ),
             (
-                json!({"state": "backoff", "next_in_ms": 2000, "failed_attempts": 1, "last_error": "no such account"}),
-                "again in 2.0 s; 1 attempt at it failed, the last: no such account",
+                json!({"state": "backoff", "next_in_ms": 2000, "failed_attempts": 1, "last_error": "no such account\nstack traceback:"}),
+                "again in 2.0 s; 1 attempt at it failed, the last: no such account; it sticks",
             ),
             (
                 json!({"state": "parked", "attempts": 10, "reason": "why"}),
