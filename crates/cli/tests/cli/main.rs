@@ -9,6 +9,7 @@ mod guide;
 mod inject;
 mod refusals;
 mod script_tests;
+mod services;
 mod signals;
 mod transfer;
 mod verify;
