@@ -24,6 +24,8 @@ const FRAME_MESSAGES: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Before a stream that the bus would not open again yet is asked for once more.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Who this client is, for every connection that it makes.
 #[derive(Clone)]
@@ -233,6 +235,8 @@ impl Task {
     async fn serve(&mut self, socket: &mut Socket) -> Result<End, String> {
         let mut heartbeat = tokio::time::interval(socket.heartbeat());
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut reopen = tokio::time::interval(REOPEN_PAUSE);
+        reopen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if !self.outgoing.is_empty() {
                 let outgoing = std::mem::take(&mut self.outgoing);
@@ -257,6 +261,10 @@ impl Task {
                     }
                 }
                 _ = heartbeat.tick() => socket.check()?,
+                _ = reopen.tick(), if self.streams.has_refused() => {
+                    let again = self.streams.reopen_refused(&mut self.last_id);
+                    self.outgoing.extend(again);
+                }
                 command = self.inbox.recv() => {
                     let mut next = command;
                     loop {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use daybook_model::wire::{ClientMessage, Count, Delivery, Leave, ServerMessage, Start, Unsubscribe};
-use daybook_model::{Event, Position, Problem};
+use daybook_model::{Code, Event, Position, Problem};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Command, Lost};
@@ -55,6 +55,9 @@ pub(super) struct Streams {
     last: u64,
     /// Request number of an opening → stream.
     opening: HashMap<u64, u64>,
+    /// They were open before the connection was lost, and the bus would not open
+    /// them again yet.
+    refused: Vec<u64>,
     by_subscription: HashMap<u64, u64>,
     /// Requests about streams: they die with the connection.
     expected: HashMap<u64, oneshot::Sender<Result<ServerMessage, Lost>>>,
@@ -68,6 +71,7 @@ impl Streams {
             all: HashMap::new(),
             last: 0,
             opening: HashMap::new(),
+            refused: Vec::new(),
             by_subscription: HashMap::new(),
             expected: HashMap::new(),
             closing: HashMap::new(),
@@ -93,6 +97,7 @@ impl Streams {
 
     pub fn connection_lost(&mut self) {
         self.opening.clear();
+        self.refused.clear();
         self.by_subscription.clear();
         self.expected.clear();
         self.closing.clear();
@@ -116,6 +121,17 @@ impl Streams {
         }
         let mut streams: Vec<u64> = self.all.keys().copied().collect();
         streams.sort_unstable();
+        streams.into_iter().map(|stream| self.open_message(stream, last_id)).collect()
+    }
+
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Asks again for what the bus would not open yet.
+    pub fn reopen_refused(&mut self, last_id: &mut u64) -> Vec<ClientMessage> {
+        let mut streams = std::mem::take(&mut self.refused);
+        streams.retain(|stream| self.all.contains_key(stream));
         streams.into_iter().map(|stream| self.open_message(stream, last_id)).collect()
     }
 
@@ -178,9 +194,7 @@ impl Streams {
                     return Vec::new();
                 };
                 if let Some(stream) = self.opening.remove(&id) {
-                    if let Some(opened) = self.all.remove(&stream).and_then(|stream| stream.opened) {
-                        let _ = opened.send(Err(Box::new(m.problem)));
-                    }
+                    self.not_opened(stream, m.problem);
                 } else if let Some(reply) = self.expected.remove(&id) {
                     let _ = reply.send(Ok(ServerMessage::Error(m)));
                 }
@@ -188,6 +202,18 @@ impl Streams {
             _ => {}
         }
         Vec::new()
+    }
+
+    /// Whoever asked for the first time is told. What was open before is asked for
+    /// again if the refusal is one that passes: a bus that goes down, or has come
+    /// up and is not ready.
+    fn not_opened(&mut self, stream: u64, problem: Problem) {
+        let passes = matches!(problem.code, Code::Unavailable | Code::Overloaded);
+        if passes && self.all.get(&stream).is_some_and(|stream| stream.opened.is_none()) {
+            self.refused.push(stream);
+        } else if let Some(opened) = self.all.remove(&stream).and_then(|stream| stream.opened) {
+            let _ = opened.send(Err(Box::new(problem)));
+        }
     }
 
     fn opened(&mut self, id: u64, subscription: u64, position: Position) {
