@@ -20,19 +20,7 @@ fn catcher(bug: Bug) -> &'static str {
 fn every_planted_mistake_is_caught() {
     let mut missed = Vec::new();
     for bug in Bug::ALL {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", catcher(bug)])
-            .env("DAYBOOK_PLANTED", format!("{bug:?}"))
-            .env("DAYBOOK_SUITE", "quick")
-            .env("RUST_BACKTRACE", "0")
-            .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
-            .env("PROPTEST_MAX_SHRINK_ITERS", "0")
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
-        let told = String::from_utf8_lossy(&child.stdout).into_owned();
-        assert!(told.contains("running 1 test"), "{bug:?}: there is no test {}", catcher(bug));
-        if child.status.success() {
+        if !(0..RUNS).any(|_| catches(bug)) {
             missed.push(bug);
         }
     }
@@ -42,4 +30,24 @@ fn every_planted_mistake_is_caught() {
         Bug::ALL.len()
     );
     assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+/// The committers take turns as the machine lets them: some mistakes need a moment
+/// that not every run has (one in three for the rarest).
+const RUNS: usize = 30;
+
+fn catches(bug: Bug) -> bool {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", catcher(bug)])
+        .env("DAYBOOK_PLANTED", format!("{bug:?}"))
+        .env("DAYBOOK_SUITE", "quick")
+        .env("RUST_BACKTRACE", "0")
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
+        .env("PROPTEST_MAX_SHRINK_ITERS", "0")
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout).into_owned();
+    assert!(told.contains("running 1 test"), "{bug:?}: there is no test {}", catcher(bug));
+    !child.status.success()
 }
