@@ -4,7 +4,10 @@
 //! stay arrays; `null` is a value of its own; an object of just `minor` and
 //! `currency` is money.
 
+use std::borrow::Cow;
+
 use mlua::{Lua, LuaSerdeExt, Table, Value};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::bindings::money::Money;
@@ -124,6 +127,94 @@ pub(crate) fn to_lua(lua: &Lua, json: &Json) -> mlua::Result<Value> {
             }
             Ok(Value::Table(table))
         }
+    }
+}
+
+/// The same from text, without a tree between.
+pub(crate) fn parse(lua: &Lua, text: &str) -> mlua::Result<Value> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = Parse(lua).deserialize(&mut deserializer).map_err(mlua::Error::external)?;
+    deserializer.end().map_err(mlua::Error::external)?;
+    Ok(value)
+}
+
+#[derive(Clone, Copy)]
+struct Parse<'a>(&'a Lua);
+
+impl<'de> DeserializeSeed<'de> for Parse<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Parse<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::NULL)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Boolean(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value as f64))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value as f64))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Number(value))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        self.0.create_string(text).map(Value::String).map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let list = || -> mlua::Result<Table> {
+            let table = self.0.create_table()?;
+            table.set_metatable(Some(self.0.array_metatable()))?;
+            Ok(table)
+        };
+        let table = list().map_err(de::Error::custom)?;
+        let mut i = 0;
+        while let Some(item) = items.next_element_seed(self)? {
+            i += 1;
+            table.raw_set(i, item).map_err(de::Error::custom)?;
+        }
+        Ok(Value::Table(table))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let table = self.0.create_table().map_err(de::Error::custom)?;
+        let (mut minor, mut currency, mut count) = (None, None, 0);
+        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            let member = members.next_value_seed(self)?;
+            count += 1;
+            match name.as_ref() {
+                "minor" => minor = Some(member.clone()),
+                "currency" => currency = Some(member.clone()),
+                _ => {}
+            }
+            table.raw_set(name.as_ref(), member).map_err(de::Error::custom)?;
+        }
+        if let (2, Some(Value::String(minor)), Some(Value::String(currency))) = (count, minor, currency)
+            && let (Ok(minor), Ok(currency)) = (minor.to_str(), currency.to_str())
+            && let Some(money) = Money::from_parts(&minor, &currency)
+        {
+            return self.0.create_userdata(money).map(Value::UserData).map_err(de::Error::custom);
+        }
+        Ok(Value::Table(table))
     }
 }
 

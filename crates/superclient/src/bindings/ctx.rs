@@ -1,41 +1,51 @@
 //! `ctx` and events, as scripts see them.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use daybook_model::{Data, Event, ExtensionValue};
-use mlua::{Lua, MultiValue, Table, Value};
+use daybook_model::{Data, Event, ExtensionValue, Timestamp};
+use mlua::{AppDataRef, Function, Lua, MultiValue, Table, Value};
 
 use crate::json;
-use crate::machine::{Call, Kind, Secrets};
+use crate::machine::{self, Call, Kind, Secrets};
 
-/// The `ctx` of a call: time and chance that a repeat sees again.
-pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
-    let ctx = lua.create_table()?;
-    ctx.set("now", call.now.to_string())?;
-    ctx.set("correlationid", call.correlation.clone())?;
-    ctx.set("sessionid", call.cause.as_ref().map(|event| event.sessionid.clone()))?;
-    ctx.set("position", call.position.map(|position| position.to_string()))?;
-    ctx.set("replaying", call.replaying || call.kind == Kind::View)?;
-    let drawing = call.clone();
-    ctx.set(
-        "uuid",
-        lua.create_function(move |_, ()| {
-            drawing.draws.set(drawing.draws.get() + 1);
-            Ok(drawing.derived(&format!("uuid/{}", drawing.draws.get())).to_string())
-        })?,
-    )?;
-    let drawing = call.clone();
-    ctx.set(
-        "random",
-        lua.create_function(move |_, ()| {
-            drawing.draws.set(drawing.draws.get() + 1);
-            let bits = drawing.derived(&format!("random/{}", drawing.draws.get())).as_u128() as u64;
-            // 53 bits: what a Lua number holds.
-            Ok((bits >> 11) as f64 / (1u64 << 53) as f64)
-        })?,
-    )?;
-    let logging = call.clone();
-    let log = lua.create_function(move |lua, args: MultiValue| {
+/// Tables as the machine itself makes them: one call and no setting of members.
+struct Makers {
+    event: Function,
+    ctx: Function,
+}
+
+const MAKERS: &str = r#"
+local uuid, random, log = ...
+local function event(id, type, source, subject, sequence, position, time, recordedtime, correlationid, causationid, sessionid, data)
+  return {
+    id = id, type = type, source = source, subject = subject, sequence = sequence, position = position, time = time,
+    recordedtime = recordedtime, correlationid = correlationid, causationid = causationid, sessionid = sessionid, data = data,
+  }
+end
+local function ctx(now, correlationid, sessionid, position, replaying)
+  return {
+    now = now, correlationid = correlationid, sessionid = sessionid, position = position, replaying = replaying,
+    uuid = uuid, random = random, log = log,
+  }
+end
+return event, ctx
+"#;
+
+/// What every `ctx` holds works for the running call.
+pub(super) fn install(lua: &Lua) -> mlua::Result<()> {
+    let draw = |what: &str| -> mlua::Result<uuid::Uuid> {
+        let call = machine::call()?;
+        call.draws.set(call.draws.get() + 1);
+        Ok(call.derived(&format!("{what}/{}", call.draws.get())))
+    };
+    let uuid = lua.create_function(move |_, _: MultiValue| Ok(draw("uuid")?.to_string()))?;
+    let random = lua.create_function(move |_, _: MultiValue| {
+        let bits = draw("random")?.as_u128() as u64;
+        // 53 bits: what a Lua number holds.
+        Ok((bits >> 11) as f64 / (1u64 << 53) as f64)
+    })?;
+    let log = lua.create_function(|lua, args: MultiValue| {
         let mut args = args.into_iter().peekable();
         // `ctx:log(…)` means the same as `ctx.log(…)`.
         if let Some(Value::Table(first)) = args.peek()
@@ -48,11 +58,43 @@ pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
         for value in args {
             words.push(shown(lua, &value)?);
         }
-        say(&words.join(" "), Some(&logging));
+        say(&words.join(" "), Some(&*machine::call()?));
         Ok(())
     })?;
-    ctx.set("log", log)?;
-    Ok(ctx)
+    let (event, ctx) = lua.load(MAKERS).set_name("=makers").call((uuid, random, log))?;
+    lua.set_app_data(Makers { event, ctx });
+    Ok(())
+}
+
+fn makers(lua: &Lua) -> mlua::Result<AppDataRef<'_, Makers>> {
+    lua.app_data_ref().ok_or_else(|| mlua::Error::runtime("the machine is not ready"))
+}
+
+/// The `ctx` of a call: time and chance that a repeat sees again.
+pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
+    let arguments = (
+        time(lua, call.now)?,
+        call.correlation.as_deref(),
+        call.cause.as_ref().map(|event| event.sessionid.as_str()),
+        call.position.map(|position| position.to_string()),
+        call.replaying || call.kind == Kind::View,
+    );
+    makers(lua)?.ctx.call(arguments)
+}
+
+thread_local! {
+    /// The time last written: an event, its `ctx` and its neighbours share it.
+    static WRITTEN: RefCell<(Timestamp, String)> = const { RefCell::new((Timestamp(i64::MIN), String::new())) };
+}
+
+fn time(lua: &Lua, time: Timestamp) -> mlua::Result<mlua::LuaString> {
+    WRITTEN.with_borrow_mut(|(known, text)| {
+        if *known != time {
+            *known = time;
+            *text = time.to_string();
+        }
+        lua.create_string(text.as_bytes())
+    })
 }
 
 /// A script in a loop must not fill the disk with its log.
@@ -113,33 +155,32 @@ fn hide(value: &mut serde_json::Value, secrets: &[String]) {
 
 /// An event as a table; 64-bit numbers are strings.
 pub(crate) fn event(lua: &Lua, event: &Event) -> mlua::Result<Table> {
-    let table = lua.create_table()?;
-    table.set("id", event.id.as_str())?;
-    table.set("type", event.kind.as_str())?;
-    table.set("source", event.source.as_str())?;
-    table.set("subject", event.subject.as_deref())?;
-    table.set("sequence", event.sequence.map(|sequence| sequence.to_string()))?;
-    table.set("position", event.position.to_string())?;
-    table.set("time", event.time.as_str())?;
-    table.set("recordedtime", event.recordedtime.to_string())?;
-    table.set("correlationid", event.correlationid.as_str())?;
-    table.set("causationid", event.causationid.as_deref())?;
-    table.set("sessionid", event.sessionid.as_str())?;
-    for (name, value) in &event.extensions {
-        match value {
-            ExtensionValue::Boolean(value) => table.set(name.as_str(), *value)?,
-            ExtensionValue::Integer(value) => table.set(name.as_str(), *value)?,
-            ExtensionValue::String(value) => table.set(name.as_str(), value.as_str())?,
-        }
-    }
     let data = match &event.data {
-        Some(Data::Json(raw)) => {
-            let data: serde_json::Value = serde_json::from_str(raw.get()).map_err(mlua::Error::external)?;
-            json::to_lua(lua, &data)?
-        }
+        Some(Data::Json(raw)) => json::parse(lua, raw.get())?,
         Some(Data::Binary(bytes)) => Value::String(lua.create_string(bytes)?),
         None => Value::Table(lua.create_table()?),
     };
-    table.set("data", data)?;
+    let arguments = (
+        event.id.as_str(),
+        event.kind.as_str(),
+        event.source.as_str(),
+        event.subject.as_deref(),
+        event.sequence.map(|sequence| sequence.to_string()),
+        event.position.to_string(),
+        event.time.as_str(),
+        time(lua, event.recordedtime)?,
+        event.correlationid.as_str(),
+        event.causationid.as_deref(),
+        event.sessionid.as_str(),
+        data,
+    );
+    let table: Table = makers(lua)?.event.call(arguments)?;
+    for (name, value) in &event.extensions {
+        match value {
+            ExtensionValue::Boolean(value) => table.raw_set(name.as_str(), *value)?,
+            ExtensionValue::Integer(value) => table.raw_set(name.as_str(), *value)?,
+            ExtensionValue::String(value) => table.raw_set(name.as_str(), value.as_str())?,
+        }
+    }
     Ok(table)
 }

@@ -47,7 +47,7 @@ impl Kv {
             None => call.row(&self.shared, &key)?,
         };
         match bytes {
-            Some(bytes) => json::to_lua(lua, &serde_json::from_slice(&bytes).map_err(mlua::Error::external)?),
+            Some(bytes) => json::parse(lua, std::str::from_utf8(&bytes).map_err(mlua::Error::external)?),
             None => Ok(Value::Nil),
         }
     }
@@ -81,8 +81,8 @@ impl Kv {
             let Some(value) = value else { continue };
             let entry = lua.create_table()?;
             entry.set("key", String::from_utf8_lossy(&key[self.prefix.len()..]).into_owned())?;
-            let value = serde_json::from_slice(&value).map_err(mlua::Error::external)?;
-            entry.set("value", json::to_lua(lua, &value)?)?;
+            let value = std::str::from_utf8(&value).map_err(mlua::Error::external)?;
+            entry.set("value", json::parse(lua, value)?)?;
             list.push(entry)?;
         }
         list.set_metatable(Some(lua.array_metatable()))?;

@@ -42,6 +42,7 @@ pub(crate) fn install(lua: &Lua, shared: &Shared, bundle: &Arc<Bundle>) -> mlua:
     money::install(lua)?;
     results::install(lua)?;
     crypto::install(lua)?;
+    ctx::install(lua)?;
     service::install(lua, shared)?;
     tx::install(lua, shared)?;
     base::install(lua, shared, bundle)

@@ -29,6 +29,11 @@ impl Money {
         let members = json.as_object().filter(|members| members.len() == 2)?;
         let minor = members.get("minor")?.as_str()?;
         let currency = members.get("currency")?.as_str()?;
+        Self::from_parts(minor, currency)
+    }
+
+    /// Money, if it is written the one way that it is written.
+    pub fn from_parts(minor: &str, currency: &str) -> Option<Self> {
         let canonical = minor.parse::<i64>().ok().filter(|n| n.to_string() == minor)?;
         is_currency(currency).then(|| Self { minor: canonical, currency: currency.to_owned() })
     }
