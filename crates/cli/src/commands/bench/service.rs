@@ -214,7 +214,8 @@ async fn open_accounts(client: &Client, accounts: u64) -> Result<(), Failure> {
         let mut batch = Vec::with_capacity(chunk.len() * 2);
         for number in chunk {
             let subject = format!("account/{number}");
-            let opened = json!({ "number": number.to_string(), "owner": "bench", "currency": "GBP" });
+            let owner = format!("owner-{}", number / 2);
+            let opened = json!({ "number": number.to_string(), "owner": owner, "currency": "GBP" });
             let credited = json!({ "amount": { "minor": "1000000", "currency": "GBP" } });
             batch.push(event("AccountOpened", subject.clone(), &opened)?);
             batch.push(event("Credited", subject, &credited)?);
