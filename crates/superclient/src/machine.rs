@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use daybook_client::Client;
 use daybook_model::{Event, Position, Timestamp};
-use mlua::{Function, Lua, LuaOptions, StdLib, Value};
+use mlua::{AnyUserData, Function, Lua, LuaOptions, StdLib, Value};
 use uuid::Uuid;
 
 use crate::bundle::Bundle;
@@ -56,6 +56,8 @@ pub(crate) struct Decide {
 pub(crate) struct View {
     pub name: String,
     pub types: Vec<String>,
+    /// Its table, as its function gets it.
+    pub kv: AnyUserData,
     pub function: Function,
 }
 

@@ -135,17 +135,18 @@ impl UserData for Service {
             this.shared.definitions.borrow_mut().receipts.insert(command, function);
             Ok(())
         });
-        methods.add_method("view", |_, this, args: MultiValue| {
+        methods.add_method("view", |lua, this, args: MultiValue| {
             let mut args = Args::new("svc:view(name, types, function)", args);
             loading(&this.shared, "svc:view")?;
             let name = args.string("name")?;
             let types = args.strings("types")?;
             let function = args.function("function")?;
+            let kv = lua.create_userdata(Kv::view(&this.shared, &name, true))?;
             let views = &mut this.shared.definitions.borrow_mut().views;
             if views.iter().any(|view| view.name == name) {
                 return Err(mlua::Error::runtime(format!("svc:view: there is a view `{name}` already")));
             }
-            views.push(View { name, types, function });
+            views.push(View { name, types, kv, function });
             Ok(())
         });
         for (method, what) in [

@@ -10,15 +10,19 @@ use tokio::sync::watch;
 
 use super::progress::Progress;
 use super::{bus_error, entities};
-use crate::bindings::{ctx, kv::Kv};
+use crate::bindings::ctx;
 use crate::machine::{CALL, Call, Kind, Machine, Overlay, Pure, Shared};
 use crate::state::{Tables, Write};
 
 /// Key under which the position is kept, in the same commit as the tables.
 const POSITION: &[u8] = b"meta/views";
 
-/// Events whose rows are committed together at most.
-const COMMIT_EVENTS: usize = 4_096;
+/// Events whose rows are committed together at most: what one of them wrote, the
+/// next reads from memory.
+const COMMIT_EVENTS: usize = 65_536;
+/// Bytes of rows that wait at most, looked at every so many events.
+const COMMIT_BYTES: usize = 16 << 20;
+const LOOK_EVENTS: usize = 1_024;
 
 /// All types that any view wants; `None` if there are no views.
 pub(crate) fn filter(shared: &Shared) -> Option<Filter> {
@@ -156,7 +160,13 @@ impl<'a> Pending<'a> {
         self.overlay = run(self.machine, event, overlay, Some(self.tables))?;
         self.position = Some(event.position.next());
         self.events += 1;
-        if self.events >= COMMIT_EVENTS { self.commit() } else { Ok(None) }
+        let full = self.events >= COMMIT_EVENTS
+            || (self.events.is_multiple_of(LOOK_EVENTS) && self.bytes() >= COMMIT_BYTES);
+        if full { self.commit() } else { Ok(None) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.overlay.iter().map(|(key, row)| key.len() + row.as_ref().map_or(0, Vec::len)).sum()
     }
 
     fn reached(&mut self, position: Position) {
@@ -209,14 +219,13 @@ pub(crate) fn run(
     let functions: Vec<_> = {
         let definitions = machine.shared.definitions.borrow();
         let wanted = definitions.views.iter().filter(|view| view.types.contains(&event.kind));
-        wanted.map(|view| (view.name.clone(), view.function.clone())).collect()
+        wanted.map(|view| (view.kv.clone(), view.function.clone())).collect()
     };
     CALL.sync_scope(call.clone(), || {
         let _pure = Pure::enter()?;
         let _entered = machine.budget.enter();
         let table = ctx::event(&machine.lua, event)?;
-        for (name, function) in functions {
-            let kv = Kv::view(&machine.shared, &name, true);
+        for (kv, function) in functions {
             function.call::<()>((kv, table.clone(), ctx::ctx(&machine.lua, &call)?))?;
         }
         Ok::<_, mlua::Error>(())
