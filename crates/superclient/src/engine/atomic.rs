@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use daybook_client::PublishError;
 use daybook_model::{Code, Event, ExtensionValue, Filter, NewEvent, Sequence};
@@ -146,10 +147,10 @@ async fn moved(lua: &Lua, shared: &Shared, work: &Work) -> mlua::Result<bool> {
 }
 
 /// Brings the loaded entities up to date with what was just stored.
-fn tell(lua: &Lua, shared: &Shared, work: &Work, events: &[Event]) -> mlua::Result<()> {
+fn tell(lua: &Lua, shared: &Shared, work: &Work, events: &[Arc<Event>]) -> mlua::Result<()> {
     for loaded in &work.loaded {
-        let of_it = |event: &&Event| event.subject.as_ref() == Some(&loaded.subject);
-        let events: Vec<Event> = events.iter().filter(of_it).cloned().collect();
+        let of_it = |event: &&Arc<Event>| event.subject.as_ref() == Some(&loaded.subject);
+        let events: Vec<Arc<Event>> = events.iter().filter(of_it).cloned().collect();
         entities::stored(lua, shared, &loaded.entity, &events)?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What the instances of a service share within one process: turns on keys, and
 //! what they have lately stored.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use daybook_model::Event;
@@ -53,35 +53,55 @@ impl Turns {
     }
 }
 
-/// Events this process has stored, for its other instances.
+/// The last events of the keys that this process wrote or read, for its other
+/// instances. Two halves: what is not touched again goes with the old one.
 #[derive(Default)]
-pub(crate) struct Recent(Mutex<HashMap<String, VecDeque<Arc<Event>>>>);
+pub(crate) struct Recent(Mutex<Halves>);
+
+#[derive(Default)]
+struct Halves {
+    young: HashMap<String, Last>,
+    old: HashMap<String, Last>,
+}
+
+/// By sequence: two instances may tell of one key in any order.
+type Last = BTreeMap<u64, Arc<Event>>;
 
 impl Recent {
-    pub fn add(&self, events: &[Event]) {
+    pub fn add(&self, events: &[Arc<Event>]) {
         let mut all = lock(&self.0);
-        if all.len() >= KEYS {
-            all.clear();
-        }
         for event in events {
-            let (Some(subject), Some(_)) = (&event.subject, event.sequence) else { continue };
-            if !all.contains_key(subject) {
-                all.insert(subject.clone(), VecDeque::new());
+            let (Some(subject), Some(sequence)) = (&event.subject, event.sequence) else { continue };
+            let known = all.of(subject);
+            known.insert(sequence.0, event.clone());
+            if known.len() > EACH {
+                known.pop_first();
             }
-            let Some(known) = all.get_mut(subject) else { continue };
-            if known.len() == EACH {
-                known.pop_front();
-            }
-            known.push_back(Arc::new(event.clone()));
         }
     }
 
-    /// What is known of a key from this sequence on.
+    /// What is known of a key from this sequence on, without a gap.
     pub fn after(&self, subject: &str, next: u64) -> Vec<Arc<Event>> {
         let all = lock(&self.0);
-        let Some(known) = all.get(subject) else { return Vec::new() };
-        let later = |event: &&Arc<Event>| event.sequence.is_some_and(|sequence| sequence.0 >= next);
-        known.iter().filter(later).cloned().collect()
+        let Some(known) = all.young.get(subject).or_else(|| all.old.get(subject)) else { return Vec::new() };
+        let later = known.range(next..).zip(next..);
+        later
+            .take_while(|((sequence, _), wanted)| *sequence == wanted)
+            .map(|((_, event), _)| event.clone())
+            .collect()
+    }
+}
+
+impl Halves {
+    fn of(&mut self, subject: &str) -> &mut Last {
+        if !self.young.contains_key(subject) {
+            if self.young.len() >= KEYS {
+                self.old = std::mem::take(&mut self.young);
+            }
+            let known = self.old.remove(subject).unwrap_or_default();
+            self.young.insert(subject.to_owned(), known);
+        }
+        self.young.get_mut(subject).expect("it was just put there")
     }
 }
 

@@ -14,6 +14,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use daybook_client::ReadQuery;
 use daybook_model::wire::Edge;
@@ -136,13 +137,14 @@ async fn load(
             None => (empty(entity)?, true),
         },
     };
-    for event in shared.common()?.recent.after(subject, fold.next) {
-        if event.sequence.is_some_and(|sequence| sequence.0 == fold.next) {
-            apply(lua, entity, &mut fold, &event)?;
-        }
+    let recent = &shared.common()?.recent;
+    let heard = recent.after(subject, fold.next);
+    for event in &heard {
+        apply(lua, entity, &mut fold, event)?;
     }
-    if fresh || cold {
-        read(lua, shared, entity, subject, &mut fold, None).await?;
+    // What another instance of this host has read or written need not be asked for again.
+    if fresh || (cold && heard.is_empty()) {
+        recent.add(&read(lua, shared, entity, subject, &mut fold, None).await?);
     }
     snapshots::consider(lua, shared, subject, &mut fold)?;
     *slot = Some(fold.clone());
@@ -150,7 +152,12 @@ async fn load(
 }
 
 /// What this host has just stored, for the fold that it was decided on.
-pub(crate) fn stored(lua: &Lua, shared: &Shared, entity: &Rc<Entity>, events: &[Event]) -> mlua::Result<()> {
+pub(crate) fn stored(
+    lua: &Lua,
+    shared: &Shared,
+    entity: &Rc<Entity>,
+    events: &[Arc<Event>],
+) -> mlua::Result<()> {
     let Some(subject) = events.first().and_then(|event| event.subject.as_deref()) else { return Ok(()) };
     let known = shared.entities.known(lua, subject);
     // Somebody reads it from the bus just now, and will find them there.
@@ -195,6 +202,7 @@ fn empty(entity: &Entity) -> mlua::Result<Fold> {
     Ok(Fold { state, next: 0, read: Position::ZERO, saved: 0 })
 }
 
+/// Reads on; what the last page held.
 async fn read(
     lua: &Lua,
     shared: &Shared,
@@ -202,7 +210,7 @@ async fn read(
     subject: &str,
     fold: &mut Fold,
     until: Option<Edge>,
-) -> mlua::Result<()> {
+) -> mlua::Result<Vec<Arc<Event>>> {
     let mut query = ReadQuery {
         from: Some(Edge::Position(fold.read)),
         until,
@@ -216,13 +224,13 @@ async fn read(
             if let (Some(Edge::Position(until)), Some((first, size))) = (until, event.batch)
                 && first.0 + u64::from(size) > until.0
             {
-                return Ok(());
+                return Ok(page.events);
             }
             apply(lua, entity, fold, event)?;
         }
         match page.next {
             Some(next) => query.from = Some(Edge::Position(next)),
-            None => return Ok(()),
+            None => return Ok(page.events),
         }
     }
 }

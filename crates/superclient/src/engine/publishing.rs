@@ -65,7 +65,7 @@ pub(crate) fn stored(
     session: &Arc<str>,
     batch: Vec<NewEvent>,
     receipt: &Receipt,
-) -> mlua::Result<Option<Vec<Event>>> {
+) -> mlua::Result<Option<Vec<Arc<Event>>>> {
     if receipt.is_duplicate() || *session != shared.client()?.session() {
         return Ok(None);
     }
@@ -92,7 +92,7 @@ pub(crate) fn stored(
         extensions: new.extensions,
         data: new.data,
     });
-    let events: Vec<Event> = events.collect();
+    let events: Vec<Arc<Event>> = events.map(Arc::new).collect();
     shared.common()?.recent.add(&events);
     Ok(Some(events))
 }
