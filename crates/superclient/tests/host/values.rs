@@ -1,5 +1,6 @@
 //! JSON in and out, and money.
 
+use daybook_model::{Data, ExtensionValue, NewEvent, Sequence};
 use serde_json::json;
 
 use crate::World;
@@ -74,6 +75,41 @@ async fn money_is_exact_or_an_error() {
         let answer = running.ok(path).await;
         assert_eq!(answer["ok"], false, "{path}");
         assert!(answer["why"].as_str().unwrap().len() > 10, "{path}: {answer}");
+    }
+    running.host.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_event_is_to_a_script_what_the_log_holds() {
+    let world = World::start().await;
+    let echo =
+        r#"local svc = service("echo", {}) svc:on("Told", function(e) svc:publish("Echoed", nil, e) end)"#;
+    let running = world.run(echo).await;
+    let full = NewEvent {
+        sequence: Some(Sequence(0)),
+        causationid: Some("a cause".into()),
+        extensions: vec![
+            ("flag".into(), ExtensionValue::Boolean(false)),
+            ("level".into(), ExtensionValue::Integer(i32::MIN)),
+            ("note".into(), ExtensionValue::String("ü\u{a0}\\0".into())),
+            ("number".into(), ExtensionValue::String("7".into())),
+            ("other".into(), ExtensionValue::Boolean(true)),
+        ],
+        data: Some(Data::json(&json!({ "text": "", "list": [] })).unwrap()),
+        ..NewEvent::new("full", "Told").subject("k/1")
+    };
+    world.client().await.publish(vec![full, NewEvent::new("bare", "Told")]).await.unwrap();
+    let echoed = world.wait_for("Echoed", 2).await;
+    for told in world.events(&["Told"]).await {
+        let mut held = serde_json::to_value(&told).unwrap();
+        for unseen in ["specversion", "batchfirst", "batchsize", "authid"] {
+            held.as_object_mut().unwrap().remove(unseen);
+        }
+        if told.data.is_none() {
+            held["data"] = json!({});
+        }
+        let seen = echoed.iter().find(|echo| echo.causationid.as_deref() == Some(&*told.id)).unwrap();
+        assert_eq!(seen.data_as::<serde_json::Value>().unwrap(), held);
     }
     running.host.shutdown().await;
 }
