@@ -25,7 +25,9 @@ pub(crate) const SPARE: &str = "spare";
 
 /// Filled and synced piece by piece, so that the writer's own syncs never wait
 /// behind more than this.
-const PIECE_BYTES: u64 = 256 << 10;
+const PIECE_BYTES: u64 = 64 << 10;
+/// The same while the writer waits for the spare itself: fewer syncs are faster.
+const HURRIED_BYTES: u64 = 1 << 20;
 /// Pauses between pieces, in times of what the last took: most of the disk is
 /// the writer's, who waits for none of this unless it is fast enough to catch up.
 const PAUSES: u32 = 2;
@@ -95,14 +97,15 @@ impl Spare {
             disk.remove(SPARE)?;
         }
         let file = disk.open(SPARE, true)?;
-        let zeros = vec![0; PIECE_BYTES.min(size) as usize];
+        let zeros = vec![0; HURRIED_BYTES.min(size) as usize];
         let mut at = 0;
         while at < size {
             if self.stop.load(Ordering::Acquire) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let begun = Instant::now();
-            let len = (size - at).min(PIECE_BYTES);
+            let piece = if self.hurry.load(Ordering::Acquire) { HURRIED_BYTES } else { PIECE_BYTES };
+            let len = (size - at).min(piece);
             file.write_all_at(&zeros[..len as usize], at)?;
             sync_unless(Bug::SpareSyncSkipped, &*file)?;
             at += len;
