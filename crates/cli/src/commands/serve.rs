@@ -1,6 +1,7 @@
 //! `daybook serve`: the bus and its store.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use daybook_server::StartError;
@@ -26,6 +27,9 @@ pub struct Args {
     /// than this and the next segment's size, publishes are refused. Default 32.
     #[arg(long, env = "DAYBOOK_RESERVE_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(..1 << 40))]
     reserve_mib: Option<u64>,
+    /// Threads that serve connections; by default one for each core.
+    #[arg(long, env = "DAYBOOK_WORKERS", value_name = "THREADS")]
+    pub workers: Option<NonZeroUsize>,
 }
 
 /// Says how far the making of the index is, when it has to be made again.
