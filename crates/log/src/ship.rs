@@ -10,6 +10,7 @@
 //! # After a crash
 //! The copy is what had been synced; the next [`Shipper::open`] goes on there.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::format::{
@@ -54,7 +55,33 @@ impl Shipper {
             Some(_) => return Err(not_a_log(&*copy, "it is a copy of another log")),
         }
         let (found, end) = recover(&*copy, id, &[], true, |_, _, _| Ok(()))?;
-        Ok(Self { source, copy, id, end, next_segment: found.len() as u32 })
+        let shipper = Self { source, copy, id, end, next_segment: found.len() as u32 };
+        shipper.check_history()?;
+        Ok(shipper)
+    }
+
+    /// The copy's last segment must stand in the source as it is. Batches are chained,
+    /// so whatever differs before it differs there too. Where batches of two histories
+    /// end at other places, the next one alone would look like a torn tail.
+    fn check_history(&self) -> Result<(), OpenError> {
+        if self.next_segment == 0 {
+            return Ok(());
+        }
+        let name = segment_name(self.end.segment);
+        let begin_of = |disk: &dyn Disk| -> io::Result<Vec<u8>> {
+            let mut bytes = vec![0; self.end.offset as usize];
+            disk.open(&name, false)?.read_exact_at(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        let copied = begin_of(&*self.copy).map_err(|e| io_error(&*self.copy, self.end.segment, "read", e))?;
+        match begin_of(&*self.source) {
+            Ok(bytes) if bytes == copied => Ok(()),
+            Ok(_) => Err(self.other_history(self.end.segment)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
+                Err(self.other_history(self.end.segment))
+            }
+            Err(error) => Err(io_error(&*self.source, self.end.segment, "read", error)),
+        }
     }
 
     pub fn id(&self) -> LogId {
@@ -120,7 +147,7 @@ impl Shipper {
     fn continue_segment(&mut self, durable: Option<u64>) -> Result<u64, OpenError> {
         let (id, name) = (self.end.segment, segment_name(self.end.segment));
         let file = self.source.open(&name, false).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => self.other_history(id),
+            io::ErrorKind::NotFound => self.other_history(id),
             _ => io_error(&*self.source, id, "open", error),
         })?;
         let len = file.len().map_err(|e| io_error(&*self.source, id, "read", e))?;
@@ -192,7 +219,7 @@ impl Shipper {
         OpenError::Damaged {
             path: self.copy.path(&segment_name(segment)),
             offset: self.end.offset,
-            reason: "from here on the copy has another history than the log".into(),
+            reason: "the copy has another history than the log, here or before".into(),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::report::{self, Invalid};
 /// clock is enough: it is wound up whenever a script is entered.
 #[derive(Clone)]
 pub(crate) struct Budget {
+    memory_bytes: usize,
     until: Rc<Cell<Option<Instant>>>,
     compute: Duration,
     /// How long a call may take, waiting included.
@@ -28,14 +29,23 @@ pub(crate) struct Budget {
 
 pub(crate) const EXCEEDED: &str = "the script used up its time";
 
+/// What a call is told whose machine another one has spoiled.
+const GIVEN_UP: &str = "stopped, because another call used up the time or the memory of its machine";
+
 /// What an error says when there was no memory left.
 pub(crate) const FULL: &str = "the script used up its memory";
 
 impl Budget {
     pub fn install(lua: &Lua, limits: Limits) -> Self {
         let Limits { compute, wall, memory_bytes } = limits;
-        let budget =
-            Self { until: Rc::default(), compute, wall, exceeded: Rc::default(), seen: Rc::default() };
+        let budget = Self {
+            memory_bytes,
+            until: Rc::default(),
+            compute,
+            wall,
+            exceeded: Rc::default(),
+            seen: Rc::default(),
+        };
         let seen = budget.clone();
         // Reading the clock at every call would cost more than the script.
         let countdown = Cell::new(0u32);
@@ -57,10 +67,18 @@ impl Budget {
                     seen.seen.borrow_mut().clone_from(&place);
                     Err(mlua::Error::runtime(format!("{place}{EXCEEDED}")))
                 }
+                // A machine that is thrown away waits for nobody who is still in it.
+                _ if seen.exceeded.get() => Err(mlua::Error::runtime(format!("{}{GIVEN_UP}", place(lua)))),
                 _ => Ok(VmState::Continue),
             }
         });
         budget
+    }
+
+    /// Before the host puts anything into a machine that is nearly full: what the call
+    /// before left behind must not be this one's undoing.
+    pub fn make_room(&self, lua: &Lua) -> mlua::Result<()> {
+        if lua.used_memory() > self.memory_bytes / 8 * 7 { lua.gc_collect() } else { Ok(()) }
     }
 
     /// Winds the clock up for what runs until the guard is dropped.

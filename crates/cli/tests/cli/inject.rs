@@ -84,11 +84,16 @@ fn an_error_of_the_kernel_costs_nothing_acknowledged() {
             cases += 1;
             let (mut child, address) = serve(&data, call, error, when);
             let mut acknowledged = Vec::new();
-            for i in 0..40 {
-                let Some(address) = &address else { break };
+            // Enough that a committer reaches the call, even after a refusal for a while.
+            for i in 0..400 {
+                let Some(address) = address.as_ref().filter(|_| acknowledged.len() < 40) else { break };
                 let id = format!("e{i}");
                 if publish(address, &id) {
                     acknowledged.push(id);
+                } else if child.try_wait().unwrap().is_some() {
+                    break;
+                } else {
+                    std::thread::sleep(Duration::from_millis(5));
                 }
             }
             // Either the log failed, and the process ends; or it was a call whose

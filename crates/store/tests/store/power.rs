@@ -132,7 +132,12 @@ async fn a_log_on_a_read_only_mount_is_refused_by_name_verified_and_read() {
     std::thread::sleep(Duration::from_millis(300));
     let told = writer.kill();
     check(&data, &told, "before it became read-only").await;
-    run("mount", &["-o", "remount,ro", &disk.path().display().to_string()]).unwrap();
+    // Busy for as long as the kernel still closes what the process had open.
+    let mut tries = 0..200;
+    while let Err(why) = run("mount", &["-o", "remount,ro", &disk.path().display().to_string()]) {
+        assert!(tries.next().is_some(), "{why}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let refused = LocalStore::open(&data, Options::default()).err().unwrap().to_string();
     assert!(refused.contains(&data.display().to_string()) && refused.contains("ead-only"), "{refused}");
     suite.hit("refused");

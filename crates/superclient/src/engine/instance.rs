@@ -334,6 +334,7 @@ pub(crate) async fn run_handler(
     let handler = machine.shared.definitions.borrow().handlers.get(&event.kind).cloned();
     // A group may still hold types that an older script wanted.
     let Some(handler) = handler else { return Ok(None) };
+    machine.budget.make_room(&machine.lua)?;
     let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, call)?);
     let value = timed(machine, handler.call_async::<Value>(arguments)).await;
     let value = value.map_err(|error| machine.budget.placed(error, Some(&handler)))?;

@@ -68,6 +68,7 @@ pub(crate) async fn run(
         definitions.routes.iter().find(|known| known.key() == *route).map(|route| route.function.clone())
     };
     let function = function.ok_or_else(|| mlua::Error::runtime("the route is gone"))?;
+    machine.budget.make_room(lua)?;
     let req = table(machine, request)?;
     let context = ctx::ctx(lua, call)?;
     let value: mlua::Result<Value> = match event {
