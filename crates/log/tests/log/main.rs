@@ -11,6 +11,7 @@ mod fixture;
 mod load;
 mod misfits;
 mod planted;
+mod ship;
 
 use daybook_log::{LogId, Options};
 
