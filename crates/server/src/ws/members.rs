@@ -64,8 +64,11 @@ impl Members {
                     Some(over @ Push::Revoked(_)) => Some((over, None)),
                     Some(push) => Some((push, Some(pushed))),
                     // Without a word the group drops only who does not take what
-                    // it is sent; whoever has left has no seat any more.
-                    None => still.upgrade().map(|_| (Push::Revoked(NOT_TAKEN.into()), None)),
+                    // it is sent; whoever leaves has given up his seat's membership first.
+                    None => {
+                        let seat = still.upgrade().filter(|seat| lock(seat).is_some());
+                        seat.map(|_| (Push::Revoked(NOT_TAKEN.into()), None))
+                    }
                 }
             }
         });
