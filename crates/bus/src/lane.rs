@@ -14,9 +14,6 @@ pub(crate) struct Lane {
     /// The head first, also while it is in flight. Never empty.
     pub queue: VecDeque<Arc<Event>>,
     pub state: LaneState,
-    /// The head may go out only when the change with this number is durable: an
-    /// attempt that a crash of the server would forget is not made.
-    pub gate: u64,
     /// Old claims on the key whose fence is not confirmed yet.
     pub fence: Option<BarrierId>,
     /// A record answers for this key, not the cursor. What comes after the
@@ -114,7 +111,6 @@ impl Lanes {
             slot: key.slot(),
             queue: VecDeque::from([event]),
             state: LaneState::Held { until: Millis::default() },
-            gate: 0,
             fence: None,
             detached: None,
         };

@@ -49,11 +49,13 @@ pub enum Bug {
     LaterNotFenced,
     /// A restart reads again what a record answers for.
     CoveredIsReadAgain,
+    /// What follows a skipped event goes out before the skip is on disk.
+    SkipGoesOnAtOnce,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AckOfOthersAccepted,
         Self::NoFence,
         Self::CursorPastUnsettled,
@@ -76,6 +78,7 @@ impl Bug {
         Self::FailedInCompany,
         Self::AckSettlesEarlier,
         Self::LaterNotFenced,
+        Self::SkipGoesOnAtOnce,
     ];
 }
 

@@ -1,9 +1,12 @@
 //! When a checkpoint is written, and who waits for it.
 //!
 //! Changes are numbered. One save is on its way at a time and carries all
-//! changes so far; what waits for change n goes on once a save ≥ n is durable.
+//! changes so far; what waits for change n goes on once a save ≥ n is durable:
+//! a key whose attempt failed, so that no crash of the server forgets the
+//! attempt, and a key whose event was given up, so that the event does not come
+//! back behind what followed it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::planted::{Bug, has};
 use crate::{LaneKey, Millis, ReplyId, Settings, Token};
@@ -24,6 +27,8 @@ pub(crate) struct Saves {
     not_before: Millis,
     replies: VecDeque<(u64, ReplyId, Vec<Token>)>,
     gated: VecDeque<(u64, LaneKey)>,
+    /// The newest change that each key in `gated` waits for.
+    gates: BTreeMap<LaneKey, u64>,
 }
 
 /// What a durable save has set free.
@@ -49,18 +54,25 @@ impl Saves {
         self.moved_since.get_or_insert(now);
     }
 
-    pub fn durable(&self) -> u64 {
-        self.durable
-    }
-
     /// Answers `reply` when all changes so far are durable.
     pub fn reply_when_durable(&mut self, reply: ReplyId, stale: Vec<Token>) {
         let change = if has(Bug::AnswerBeforeDurable) { 0 } else { self.changes };
         self.replies.push_back((change, reply, stale));
     }
 
-    pub fn gate(&mut self, change: u64, lane: LaneKey) {
-        self.gated.push_back((change, lane));
+    /// Nothing of the key goes out before all changes so far are durable, also if
+    /// it has no event now.
+    pub fn gate(&mut self, key: &LaneKey) {
+        self.gated.push_back((self.changes, key.clone()));
+        self.gates.insert(key.clone(), self.changes);
+    }
+
+    pub fn is_gated(&self, key: &LaneKey) -> bool {
+        self.gates.get(key).is_some_and(|change| *change > self.durable)
+    }
+
+    pub fn has_gates(&self) -> bool {
+        !self.gates.is_empty()
     }
 
     /// Everything that waits for what is durable already.
@@ -71,7 +83,10 @@ impl Saves {
             released.replies.push((reply, stale));
         }
         while let Some((_, lane)) = self.gated.pop_front_if(|(change, _)| *change <= durable) {
-            released.lanes.push(lane);
+            if self.gates.get(&lane).is_some_and(|change| *change <= durable) {
+                self.gates.remove(&lane);
+                released.lanes.push(lane);
+            }
         }
         released
     }

@@ -316,6 +316,50 @@ fn the_skip_policy_settles_what_fails_for_good() {
     assert_eq!(world.low(), 2);
 }
 
+/// Otherwise a crash of the server would hand it out behind what followed it.
+#[test]
+fn what_follows_a_skipped_event_waits_until_the_skip_is_on_disk() {
+    #[derive(Clone, Copy, Debug)]
+    enum Skip {
+        Session,
+        Operator,
+        Policy,
+    }
+    for how in [Skip::Session, Skip::Operator, Skip::Policy] {
+        for next_is_there in [true, false] {
+            let options = wire::Join { max_attempts: Some(1), poison: Some(Poison::Skip), ..join() };
+            let mut world = World::with(options, Settings::default());
+            world.join(1);
+            world.publish(if next_is_there { &["a", "a"] } else { &["a"] });
+            let got = world.take();
+            if let Skip::Operator = how {
+                world.nack(&got[0], NackAction::Park);
+                world.pass(1_000);
+            }
+            world.answer_saves = false;
+            match how {
+                Skip::Session => world.nack(&got[0], NackAction::Skip),
+                Skip::Operator => world.skip("a"),
+                Skip::Policy => world.nack(&got[0], NackAction::Retry),
+            }
+            if !next_is_there {
+                world.publish(&["a"]);
+            }
+            world.publish(&["b"]);
+            let keys: Vec<_> = world.take().iter().map(|got| got.position()).collect();
+            assert_eq!(keys, [2], "{how:?}: only the other key goes on");
+            world.pass(1_000);
+            assert!(world.take().is_empty(), "{how:?}: the skip is not on disk");
+            world.answer_saves = true;
+            world.answer_saves();
+            world.pass(1_000);
+            assert_eq!(world.drain(), [1], "{how:?}: the key goes on");
+            world.restart();
+            assert!(world.group.settled().contains(&world.log[0]), "{how:?}: the skip was forgotten");
+        }
+    }
+}
+
 #[test]
 fn the_stop_policy_stops_the_group_also_after_a_restart_until_an_operator_decides() {
     for skip in [false, true] {

@@ -140,6 +140,10 @@ struct Walk {
     settled: BTreeSet<u64>,
     /// Acks that were answered: they must survive everything.
     answered: BTreeSet<u64>,
+    /// Given up by a session, an operator or the policy.
+    skipped: BTreeSet<u64>,
+    /// Of these, those that their keys have gone on without: never to come again.
+    passed: BTreeSet<u64>,
     /// What each reply speaks of.
     asked: BTreeMap<u64, Vec<(Token, u64)>>,
     next_reply: u64,
@@ -192,6 +196,8 @@ impl Walk {
             poison,
             settled: BTreeSet::new(),
             answered: BTreeSet::new(),
+            skipped: BTreeSet::new(),
+            passed: BTreeSet::new(),
             asked: BTreeMap::new(),
             next_reply: 0,
             live: BTreeMap::new(),
@@ -409,6 +415,7 @@ impl Walk {
         let position = self.live[&token].position();
         if action == NackAction::Skip && self.held_before(position).next().is_none() {
             self.settled.insert(position);
+            self.skipped.insert(position);
             self.end(token, false);
             self.settle_acked();
         } else {
@@ -442,6 +449,7 @@ impl Walk {
         let Some(parked) = self.dice.pick(&self.world.group.parked()) else { return };
         if self.dice.below(3) == 0 {
             self.settled.insert(parked.position.0);
+            self.skipped.insert(parked.position.0);
             self.world.step(Input::Skip(parked.key));
         } else {
             // It begins anew: its attempts are counted from one.
@@ -469,6 +477,9 @@ impl Walk {
         assert!(forgotten.is_empty(), "answered acks are lost: {forgotten:?}");
         let made_up: Vec<_> = remembered.difference(&self.settled).filter(|p| !self.poisoned(**p)).collect();
         assert!(made_up.is_empty(), "settled by nobody: {made_up:?}");
+        let back: Vec<_> = self.passed.difference(&remembered).collect();
+        assert!(back.is_empty(), "skipped, gone on without, and forgotten: {back:?}");
+        self.skipped.retain(|position| remembered.contains(position));
         self.settled = remembered;
     }
 
@@ -542,6 +553,11 @@ impl Walk {
         }
         assert!(of_key <= self.windows[&got.member()], "{of_key} events of one key are out");
         for earlier in 0..position {
+            let given_up =
+                self.skipped.contains(&earlier) || !self.settled.contains(&earlier) && self.poisoned(earlier);
+            if given_up && self.same_key(earlier, position) {
+                self.passed.insert(earlier);
+            }
             let open = !self.settled.contains(&earlier) && !self.poisoned(earlier);
             let held = || self.live.values().any(|held| held.position() == earlier);
             assert!(
@@ -561,6 +577,7 @@ impl Walk {
         let group = self.group_settled();
         let skipped: Vec<u64> =
             group.difference(&self.settled).copied().filter(|p| self.poisoned(*p)).collect();
+        self.skipped.extend(&skipped);
         self.settled.extend(skipped);
         assert_eq!(group, self.settled, "group (left) and checker (right) disagree on what is settled");
         assert!(self.world.group.report().waiting <= 12 + 5, "memory is not bounded");

@@ -13,10 +13,9 @@ use crate::{BarrierId, Effect, LaneKey, Millis, Token};
 impl Group {
     /// Puts a held lane into its queue, if nothing holds it any more.
     pub(super) fn release(&mut self, now: Millis, key: &LaneKey) {
-        let durable = self.saves.durable();
         let Some(lane) = self.lanes.get(key) else { return };
         let LaneState::Held { until } = lane.state else { return };
-        if until > now || lane.fence.is_some() || lane.gate > durable {
+        if until > now || lane.fence.is_some() || self.saves.is_gated(key) {
             return;
         }
         match self.failed.get(&lane.head().position) {
@@ -119,6 +118,7 @@ impl Group {
     }
 
     fn deliver(&mut self, now: Millis, id: SeatId, key: LaneKey, out: &mut Vec<Effect>) {
+        debug_assert!(!self.saves.is_gated(&key), "{key:?} goes out before what came of it is durable");
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         let attempts = self.failed.get(&lane.head().position).cloned().unwrap_or_default();
         if attempts.suspect && self.suspect_in_flight.is_some() {

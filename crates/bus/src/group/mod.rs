@@ -202,8 +202,12 @@ impl Group {
             let reason = "cannot change while keys are parked or behind: they are known by the old one";
             return Amendable::No(Invalid::new(contradiction.member, reason));
         }
-        // Keys fenced under the old options could not be told from others.
-        if !self.barriers.is_empty() || self.reading.is_busy() { Amendable::NotYet } else { Amendable::Yes }
+        // Keys fenced or gated under the old options could not be told from others.
+        if !self.barriers.is_empty() || self.saves.has_gates() || self.reading.is_busy() {
+            Amendable::NotYet
+        } else {
+            Amendable::Yes
+        }
     }
 
     /// Takes other options; only after [`Self::may_amend`] has said yes. A new

@@ -61,6 +61,7 @@ impl Group {
     pub(super) fn operator_skip(&mut self, now: Millis, key: &LaneKey) {
         if let Some(stopped) = self.stopped.take_if(|stopped| stopped.key == *key) {
             self.failed.remove(&stopped.position);
+            self.gate_skip(now, key);
             // After a restart it may not have been read again yet.
             let at_head = self.lanes.get(key).is_some_and(|lane| lane.head().position == stopped.position);
             if at_head {
@@ -76,6 +77,7 @@ impl Group {
             if has(Bug::SkipDoesNotSettle) {
                 return self.operator_retry(now, key);
             }
+            self.gate_skip(now, key);
             self.cursor.settle(next);
             self.saves.settled(now);
             self.detached.unpark(key, next.next());

@@ -62,6 +62,7 @@ impl Group {
         if action == NackAction::Skip && place == 0 {
             let attempts = self.attempts_of(&key).saturating_add(1);
             self.gave_up(&key, Poison::Skip, attempts, given("skipped by the session"));
+            self.gate_skip(now, &key);
             return self.acked(now, id, &key, token);
         }
         if has(Bug::RetrySettles) {
@@ -152,7 +153,6 @@ impl Group {
         if !lane.queue.is_empty() {
             if lane.in_flight().next().is_none() {
                 lane.state = LaneState::Held { until: Millis::default() };
-                lane.gate = 0;
                 self.release(now, key);
             }
             return;
@@ -181,7 +181,7 @@ impl Group {
         }
         let failed = lane.queue.get(which.start).and_then(|event| self.failed.get(&event.position));
         let failed = failed.map_or(0, |attempts| attempts.failed);
-        let change = self.saves.change(now);
+        self.saves.change(now);
         if which.start == 0 && failed >= self.options.max_attempts + u32::from(has(Bug::OneAttemptTooMany)) {
             return self.poisoned(now, key, failed, attempts_failed(failed, &failure.reason));
         }
@@ -190,8 +190,7 @@ impl Group {
             None => backoff::delay_ms(&self.settings, failed, failure.jitter),
         };
         lane.state = LaneState::Held { until: now + wait };
-        lane.gate = change;
-        self.saves.gate(change, key.clone());
+        self.saves.gate(key);
         self.timers.set(now + wait, Timer::Retry(key.clone()));
     }
 
@@ -200,9 +199,20 @@ impl Group {
             Poison::Park => self.park(now, key, Parked { attempts, reason, by_session: false }),
             Poison::Skip => {
                 self.gave_up(key, Poison::Skip, attempts, reason);
+                self.gate_skip(now, key);
                 self.settle_head(now, key);
             }
             Poison::Stop => self.stop(now, key, attempts, reason),
+        }
+    }
+
+    /// What is skipped leaves nothing in the log that would tell it from an event
+    /// never handled: were the skip forgotten by a crash, the event would be
+    /// handled behind those that followed it. So these wait until it is on disk.
+    pub(super) fn gate_skip(&mut self, now: Millis, key: &LaneKey) {
+        if !has(Bug::SkipGoesOnAtOnce) {
+            self.saves.change(now);
+            self.saves.gate(key);
         }
     }
 
