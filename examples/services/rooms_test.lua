@@ -17,4 +17,13 @@ test("one message is counted once, however often its handler begins", function(t
   t:given("room/tea", said(0))
   t:when_event("MessagePosted", "room/tea", { who = "ada", text = "hello", id = "m" })
   t:emitted{}
+  t:crash_at_every_step()
+end)
+
+test("who joins is in once, whatever crashes", function(t)
+  t:when(room, "tea", "join", { who = "ada" })
+  t:emitted("MemberJoined", { who = "ada" })
+  t:state(room, "tea", { members = { ada = true } })
+  t:twice()
+  t:crash_at_every_step()
 end)
