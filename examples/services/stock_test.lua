@@ -19,7 +19,7 @@ end)
 test("a reservation that nobody confirms ends by itself", function(t)
   t:given("item/7", { event("GoodsReceived", { quantity = 5 }) })
   t:when_due("GoodsReserved", "item/7", { order = "a", quantity = 4 })
-  t:emitted{ { type = "ReservationEnded", data = { why = "expired" } }, "stock.TimerFired" }
+  t:emitted{ { type = "ReservationEnded", data = { why = "expired" } } }
   t:twice()
 end)
 

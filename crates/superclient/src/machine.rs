@@ -22,6 +22,7 @@ use crate::engine::snapshots::Snapshots;
 use crate::host::Directory;
 use crate::limits::Budget;
 use crate::state::{self, State, Tables};
+use crate::testing::stand_in::StandIn;
 use crate::{StartError, bindings, report};
 
 pub(crate) use crate::report::describe;
@@ -119,6 +120,8 @@ pub(crate) struct Call {
     /// Reads come from the overlay alone: a view as of another time.
     pub scratch: bool,
     pub calls: Cell<u32>,
+    /// Requests to other services that change something.
+    pub asked: Cell<u32>,
     pub draws: Cell<u64>,
     /// The event was handled before; only its rows are written again.
     pub replaying: bool,
@@ -135,6 +138,8 @@ pub(crate) struct Call {
     pub depth: u32,
     /// Lines that `ctx.log` and `print` have written.
     pub logged: Cell<u32>,
+    /// Results that the script has made, as bits: one that is made and not returned is a slip.
+    pub made: Cell<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +168,7 @@ impl Call {
             tables: None,
             scratch: false,
             calls: Cell::new(0),
+            asked: Cell::new(0),
             draws: Cell::new(0),
             replaying: false,
             judged: Cell::new(false),
@@ -171,6 +177,7 @@ impl Call {
             at: None,
             depth: 0,
             logged: Cell::new(0),
+            made: Cell::new(0),
         }
     }
 
@@ -318,6 +325,8 @@ pub(crate) struct Inner {
     pub client: OnceCell<Client>,
     pub state: OnceCell<State>,
     pub directory: OnceCell<Arc<Directory>>,
+    /// In a test, instead of all other services.
+    pub stand_in: OnceCell<Rc<StandIn>>,
     pub common: OnceCell<Arc<Common>>,
     pub entities: Entities,
     pub snapshots: Snapshots,
@@ -379,6 +388,7 @@ impl Machine {
             client: OnceCell::new(),
             state: OnceCell::new(),
             directory: OnceCell::new(),
+            stand_in: OnceCell::new(),
             common: OnceCell::new(),
             entities: Entities::new(limits.memory_bytes / 2),
             snapshots: Snapshots::default(),

@@ -155,6 +155,12 @@ pub(crate) fn with_source(description: String, source: Option<&str>, globals: &[
     {
         text += &format!("; `{wrong}` is nothing here, did you mean `{right}`?");
         caret = line.find(wrong).unwrap_or(caret);
+    } else if let Some(nil) = nil_in(line, message, globals) {
+        text += &match absent(nil) {
+            Some(instead) => format!("; there is no `{nil}` here: {instead}"),
+            None => format!("; `{nil}` is nil"),
+        };
+        caret = line.find(nil).unwrap_or(caret);
     }
     let before: usize = line[..caret].chars().count();
     let gutter = number.to_string().len();
@@ -165,6 +171,97 @@ pub(crate) fn with_source(description: String, source: Option<&str>, globals: &[
     }
     text
 }
+
+/// What was nil, as the line writes it; Luau says only that something was. `None` if
+/// the line has several that it could have been.
+fn nil_in<'a>(line: &'a str, message: &str, globals: &[&str]) -> Option<&'a str> {
+    let part_of_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | ':');
+    let before = |end: usize| {
+        let head = line[..end].trim_end_matches(['.', ':']);
+        let begin = head
+            .rfind(|c| !part_of_name(c))
+            .map_or(0, |at| at + head[at..].chars().next().map_or(1, char::len_utf8));
+        let name = &head[begin..];
+        name.starts_with(|c: char| c.is_alphabetic() || c == '_').then_some(name)
+    };
+    let mut found: Vec<&str> = if let Some(rest) = message.strip_prefix("attempt to index nil with '") {
+        let member = rest.split('\'').next()?;
+        let places = line.match_indices(member).filter(|(at, _)| {
+            let after = line[at + member.len()..].chars().next();
+            line[..*at].ends_with(['.', ':']) && !after.is_some_and(|c| c.is_alphanumeric() || c == '_')
+        });
+        places.map(|(at, _)| before(at)).collect::<Option<_>>()?
+    } else if message.starts_with("attempt to call a nil value") {
+        let calls =
+            line.match_indices(['(', '{', '"']).filter_map(|(at, _)| before(line[..at].trim_end().len()));
+        let known = |name: &&str| {
+            let root = name.split(['.', ':']).next().unwrap_or_default();
+            globals.contains(&root) || LUAU.contains(&root) || name.contains(':')
+        };
+        calls.filter(|name| !known(name)).collect()
+    } else {
+        return None;
+    };
+    found.dedup();
+    match found[..] {
+        [only] => Some(only),
+        _ => None,
+    }
+}
+
+/// What Lua has elsewhere and not here, and what to take instead.
+fn absent(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "os" => "the time is `ctx.now`",
+        "io" | "debug" | "package" => {
+            "a service reaches nothing but its events, its tables and other services"
+        }
+        "socket" | "http" => "another service is asked by `svc:http`",
+        _ => return None,
+    })
+}
+
+/// Luau's own names, and words before a bracket that call nothing.
+const LUAU: [&str; 38] = [
+    "and",
+    "assert",
+    "bit32",
+    "buffer",
+    "coroutine",
+    "else",
+    "elseif",
+    "error",
+    "for",
+    "function",
+    "getmetatable",
+    "if",
+    "in",
+    "ipairs",
+    "local",
+    "math",
+    "next",
+    "not",
+    "or",
+    "pairs",
+    "rawequal",
+    "rawget",
+    "rawlen",
+    "rawset",
+    "return",
+    "select",
+    "setmetatable",
+    "string",
+    "table",
+    "then",
+    "tonumber",
+    "type",
+    "typeof",
+    "unpack",
+    "until",
+    "utf8",
+    "while",
+    "xpcall",
+];
 
 /// The file that a description names first.
 pub(crate) fn file(description: &str) -> Option<&str> {
@@ -226,6 +323,31 @@ mod tests {
         let told =
             with_source("x.lua:1: attempt to call a nil value".into(), Some(text), &["event", "reject"]);
         assert!(told.contains("did you mean `event`?"), "{told}");
+    }
+
+    #[test]
+    fn what_was_nil_is_named_where_the_line_has_only_one_that_it_can_have_been() {
+        let call = "attempt to call a nil value";
+        for (line, message, added) in [
+            (
+                "return json(state.best.amount)",
+                "attempt to index nil with 'amount'",
+                "; `state.best` is nil\n",
+            ),
+            (
+                "return os.time()",
+                "attempt to index nil with 'time'",
+                "; there is no `os` here: the time is `ctx.now`\n",
+            ),
+            ("return a.x + b.x", "attempt to index nil with 'x'", "\n"),
+            ("return f(1).x", "attempt to index nil with 'x'", "\n"),
+            ("return json(total(rows))", call, "; `total` is nil\n"),
+            ("return prices.of(tonumber(x))", call, "; `prices.of` is nil\n"),
+            ("return one(two())", call, "\n"),
+        ] {
+            let told = with_source(format!("x.lua:1: {message}"), Some(line), &["json", "event"]);
+            assert!(told.starts_with(&format!("x.lua:1: {message}{added}")), "{told}");
+        }
     }
 
     #[test]

@@ -107,3 +107,103 @@ end)
     assert!(ran.stdout.contains(told), "{}", ran.stdout);
     assert!(ran.stdout.contains("data.n: expected 0, got 1"), "{}", ran.stdout);
 }
+
+const HOOKS: &str = r#"
+local svc = service("hooks", { version = 1 })
+local hook = svc:entity("hook", function() return { tries = 0, state = "new" } end)
+hook:evolve("HookTried", function(state, e) state.tries, state.state = state.tries + 1, e.data.state end)
+hook:decide("tried", { state = "string" }, function(_, command) return event("HookTried", { state = command.state }) end)
+local function try(id)
+  local customer = svc:http("GET", "customers", "/customers/" .. id)
+  local answer = svc:http("POST", "outside", "/hooks", { to = customer.address, id = id })
+  hook:send(id, "tried", { state = if answer.ok then "delivered" else "failed" })
+end
+svc:on("HookWanted", function(e) try(e.data.id) end)
+svc:after("HookTried", "1m", function(e)
+  local id = string.split(e.subject, "/")[2]
+  if hook:state(id).state == "failed" then try(id) end
+end)
+"#;
+
+#[test]
+fn other_services_answer_in_a_test_as_it_says_and_what_they_were_asked_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("hooks.lua"), HOOKS).unwrap();
+    let tests = r#"
+local function customers(t) t:given_http("customers", "/customers/:id", { address = "ada@example.org" }) end
+test("delivered", function(t)
+  customers(t)
+  t:given_http("POST", "outside", "/hooks", json({}, 201))
+  t:when_event("HookWanted", "wish/1", { id = "1" })
+  t:asked("POST", "outside", "/hooks", { to = "ada@example.org" })
+  t:asked("customers", "/customers/1")
+  t:emitted{ event("HookTried", { state = "delivered" }) }
+  t:crash_at_every_step()
+end)
+test("tried again", function(t)
+  customers(t)
+  t:given_http("post", "outside", "/hooks", reject("busy"))
+  t:when_event("HookWanted", "wish/1", { id = "1" })
+  t:state(hook, "1", { state = "failed" })
+  t:given_http("POST", "outside", "/hooks", {})
+  t:when_due(event("HookTried", { state = "failed" }), "hook/1")
+  t:emitted{ event("HookTried", { state = "delivered" }) }
+end)
+test("out of reach", function(t)
+  customers(t)
+  t:given_http("POST", "outside", "/hooks")
+  t:when_event("HookWanted", "wish/1", { id = "1" })
+end)
+test("not given", function(t)
+  t:when_event("HookWanted", "wish/1", { id = "1" })
+end)
+test("not asked", function(t)
+  customers(t)
+  t:given_http("POST", "outside", "/hooks", {})
+  t:when_event("HookWanted", "wish/1", { id = "1" })
+  t:asked("POST", "outside", "/hooks", { to = "bob@example.org" })
+end)
+"#;
+    std::fs::write(dir.path().join("hooks_test.lua"), tests).unwrap();
+    let ran = run(&["test", dir.path().to_str().unwrap()], "");
+    let said = &ran.stdout;
+    assert!(said.contains("ok    delivered (") && said.contains(" 6 crashes)"), "{said}");
+    assert!(said.contains("ok    tried again ("), "{said}");
+    assert!(
+        said.contains("hooks.lua:8: svc:http: POST outside /hooks: the test says that it cannot be"),
+        "{said}"
+    );
+    assert!(
+        said.contains("none answers GET customers /customers/1: give it one with t:given_http"),
+        "{said}"
+    );
+    assert!(
+        said.contains("hooks_test.lua:33: it did not ask POST outside /hooks; it asked 2 times"),
+        "{said}"
+    );
+    let wrong = "body.to: expected \"bob@example.org\", got \"ada@example.org\"";
+    assert!(said.contains(wrong) && said.ends_with("2 passed, 3 failed\n"), "{said}");
+}
+
+#[test]
+fn an_event_may_be_said_as_in_given_and_one_that_is_only_folded_just_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(repository("examples/points.lua"), dir.path().join("points.lua")).unwrap();
+    let tests = r#"
+test("it is folded", function(t)
+  t:when_event("card/7", "PointsEarned", { points = 3 })
+  t:when_event("card/7", event("PointsEarned", { points = 4 }))
+  t:emitted{}
+  t:state(card, "7", { points = 7 })
+end)
+test("it is misspelt", function(t) t:when_event("PointsErned", "card/7", { points = 3 }) end)
+"#;
+    std::fs::write(dir.path().join("points_test.lua"), tests).unwrap();
+    let ran = run(&["test", dir.path().to_str().unwrap()], "");
+    assert!(ran.stdout.contains("ok    it is folded"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("the script has no `PointsErned`; did you mean `PointsEarned`?"),
+        "{}",
+        ran.stdout
+    );
+}

@@ -99,7 +99,7 @@ pub(crate) fn text(value: &Value) -> Option<String> {
     }
 }
 
-fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Nil => "nil".into(),
         value if value.is_null() => "null".into(),

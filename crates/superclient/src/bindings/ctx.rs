@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use daybook_model::{Data, Event, ExtensionValue, Timestamp};
 use mlua::{AppDataRef, Function, Lua, MultiValue, Table, Value};
+use tracing::Level;
 
+use super::args;
 use crate::json;
 use crate::machine::{self, Call, Kind, Secrets};
 
@@ -109,24 +111,48 @@ pub(super) fn install(lua: &Lua) -> mlua::Result<()> {
         // 53 bits: what a Lua number holds.
         Ok((bits >> 11) as f64 / (1u64 << 53) as f64)
     })?;
-    let log = lua.create_function(|lua, args: MultiValue| {
-        let mut args = args.into_iter().peekable();
-        // `ctx:log(…)` means the same as `ctx.log(…)`.
-        if let Some(Value::Table(first)) = args.peek()
-            && first.raw_get::<Value>("correlationid").is_ok_and(|value| !value.is_nil())
-            && first.raw_get::<Value>("log").is_ok_and(|value| value.is_function())
-        {
-            args.next();
-        }
-        let mut words = Vec::new();
-        for value in args {
-            words.push(shown(lua, &value)?);
-        }
-        say(&words.join(" "), Some(&*machine::call()?));
-        Ok(())
-    })?;
+    let log = logger(lua)?;
     let (event, ctx) = lua.load(MAKERS).set_name("=makers").call((uuid, random, log))?;
     lua.set_app_data(Makers { event, ctx });
+    Ok(())
+}
+
+/// `ctx.log(…)`, and `ctx.log.info(…)`, `warn` and `error` with their levels; a colon
+/// instead of a dot changes nothing.
+fn logger(lua: &Lua) -> mlua::Result<Table> {
+    let log = lua.create_table()?;
+    for (name, level) in [("info", Level::INFO), ("warn", Level::WARN), ("error", Level::ERROR)] {
+        log.raw_set(name, lua.create_function(move |lua, args: MultiValue| write_line(lua, level, args))?)?;
+    }
+    let meta = lua.create_table()?;
+    let call =
+        lua.create_function(|lua, (_, args): (Value, MultiValue)| write_line(lua, Level::INFO, args))?;
+    meta.raw_set("__call", call)?;
+    let unknown = lua.create_function(|_, (_, name): (Value, Value)| {
+        Err::<Value, _>(args::unknown("ctx.log", &name, ["info", "warn", "error"]))
+    })?;
+    meta.raw_set("__index", unknown)?;
+    log.set_metatable(Some(meta))?;
+    Ok(log)
+}
+
+fn write_line(lua: &Lua, level: Level, args: MultiValue) -> mlua::Result<()> {
+    let mut args = args.into_iter().peekable();
+    // Called with a colon: the first is `ctx` or `ctx.log` itself.
+    if let Some(Value::Table(first)) = args.peek()
+        && (first.raw_get::<Value>("log").is_ok_and(|value| value.is_table())
+            && first.raw_get::<Value>("random").is_ok_and(|value| value.is_function())
+            || first
+                .metatable()
+                .is_some_and(|meta| meta.raw_get::<Value>("__call").is_ok_and(|v| !v.is_nil())))
+    {
+        args.next();
+    }
+    let mut words = Vec::new();
+    for value in args {
+        words.push(shown(lua, &value)?);
+    }
+    say_at(level, &words.join(" "), Some(&*machine::call()?));
     Ok(())
 }
 
@@ -151,6 +177,10 @@ const LINE_BYTES_MAX: usize = 4_000;
 
 /// A line of the script's log.
 pub(super) fn say(text: &str, call: Option<&Call>) {
+    say_at(Level::INFO, text, call);
+}
+
+fn say_at(level: Level, text: &str, call: Option<&Call>) {
     if let Some(call) = call {
         let line = call.logged.get();
         call.logged.set(line.saturating_add(1));
@@ -167,7 +197,12 @@ pub(super) fn say(text: &str, call: Option<&Call>) {
         .unwrap_or_default();
     let more = if end < text.len() { "…" } else { "" };
     let correlation = call.and_then(|call| call.correlation.as_deref());
-    tracing::info!(target: "script", correlationid = correlation, "{}{more}", &text[..end]);
+    let text = &text[..end];
+    match level {
+        Level::ERROR => tracing::error!(target: "script", correlationid = correlation, "{text}{more}"),
+        Level::WARN => tracing::warn!(target: "script", correlationid = correlation, "{text}{more}"),
+        _ => tracing::info!(target: "script", correlationid = correlation, "{text}{more}"),
+    }
 }
 
 /// A value for the log: texts as they are, tables as JSON without what is secret.

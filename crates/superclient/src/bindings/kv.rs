@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mlua::{Lua, LuaSerdeExt, MetaMethod, MultiValue, UserData, UserDataMethods, Value};
+use mlua::{Lua, LuaSerdeExt, MetaMethod, MultiValue, Table, UserData, UserDataMethods, Value};
 
 use super::args::{self, Args};
 use crate::json;
@@ -77,12 +77,14 @@ impl Kv {
         let pending = overlay.range(start.clone()..).take_while(|(key, _)| key.starts_with(&start));
         found.extend(pending.map(|(key, value)| (key.clone(), value.clone())));
         let list = lua.create_table()?;
+        let row = lua.named_registry_value::<Table>(ROW)?;
         for (key, value) in found {
             let Some(value) = value else { continue };
             let entry = lua.create_table()?;
             entry.set("key", String::from_utf8_lossy(&key[self.prefix.len()..]).into_owned())?;
             let value = std::str::from_utf8(&value).map_err(mlua::Error::external)?;
             entry.set("value", json::parse(lua, value)?)?;
+            entry.set_metatable(Some(row.clone()))?;
             list.push(entry)?;
         }
         list.set_metatable(Some(lua.array_metatable()))?;
@@ -91,6 +93,22 @@ impl Kv {
 }
 
 pub(crate) const METHODS: [&str; 5] = ["append", "delete", "get", "put", "scan"];
+
+/// What rows of a `scan` have in common: whoever takes one for the value is told.
+const ROW: &str = "row of kv:scan";
+
+pub(super) fn install(lua: &Lua) -> mlua::Result<()> {
+    let meta = lua.create_table()?;
+    let missing = lua.create_function(|_, (_, name): (Value, Value)| {
+        let name = args::text(&name).unwrap_or_default();
+        Err::<Value, _>(mlua::Error::runtime(format!(
+            "kv:scan gives a list of rows, each {{ key, value }}, and a row has no `{name}`: \
+             for _, row in kv:scan(prefix) do … row.value.{name}"
+        )))
+    })?;
+    meta.raw_set("__index", missing)?;
+    lua.set_named_registry_value(ROW, meta)
+}
 
 impl UserData for Kv {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
@@ -133,9 +151,18 @@ impl UserData for Kv {
         methods.add_meta_method(MetaMethod::Index, |_, _, name: Value| {
             Err::<Value, _>(args::unknown("kv", &name, METHODS))
         });
+        methods.add_meta_method(MetaMethod::NewIndex, |_, _, (name, _): (Value, Value)| {
+            let name = args::text(&name).unwrap_or_else(|| "key".into());
+            Err::<(), _>(mlua::Error::runtime(format!("kv is written by kv:put(\"{name}\", value)")))
+        });
+        methods.add_meta_method(MetaMethod::Iter, |_, _, ()| {
+            Err::<(), _>(mlua::Error::runtime(
+                "kv is read by kv:scan(prefix): for _, row in kv:scan(\"\") do … row.key, row.value",
+            ))
+        });
     }
 }
 
-fn is_array(lua: &Lua, table: &mlua::Table) -> bool {
+fn is_array(lua: &Lua, table: &Table) -> bool {
     table.metatable().is_some_and(|meta| meta == lua.array_metatable())
 }

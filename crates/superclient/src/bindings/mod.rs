@@ -43,6 +43,7 @@ pub(crate) fn install(lua: &Lua, shared: &Shared, bundle: &Arc<Bundle>) -> mlua:
     results::install(lua)?;
     crypto::install(lua)?;
     ctx::install(lua)?;
+    kv::install(lua)?;
     service::install(lua, shared)?;
     tx::install(lua, shared)?;
     base::install(lua, shared, bundle)

@@ -95,6 +95,14 @@ impl UserData for Money {
             })?;
             amount.with(&amount, "multiply", amount.minor.checked_mul(times))
         });
+        for divide in [MetaMethod::Div, MetaMethod::IDiv, MetaMethod::Mod] {
+            methods.add_meta_function(divide, |_, _: (Value, Value)| {
+                Err::<(), _>(mlua::Error::runtime(
+                    "an amount is not divided, because nothing rounds by itself: divide tonumber(amount.minor), \
+                     and say with money.new who gets the rest",
+                ))
+            });
+        }
         methods.add_meta_method(MetaMethod::Unm, |_, this, ()| {
             this.with(this, "negate", this.minor.checked_neg())
         });

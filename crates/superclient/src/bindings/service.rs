@@ -19,9 +19,9 @@ pub(crate) struct Service {
 }
 
 /// In the order of the guide.
-pub(crate) const MEMBERS: [&str; 17] = [
+pub(crate) const MEMBERS: [&str; 18] = [
     "entity", "on", "receipt", "view", "views", "kv", "get", "post", "put", "patch", "delete", "stream",
-    "after", "rebuild", "secret", "publish", "http",
+    "after", "rebuild", "secret", "publish", "http", "name",
 ];
 
 pub(super) fn install(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
@@ -59,6 +59,7 @@ impl UserData for Service {
             let prefix = machine::OWN.to_vec();
             Ok(Kv { shared: this.shared.clone(), prefix, writable: true, given: false })
         });
+        fields.add_field_method_get("name", |_, this| Ok(this.shared.definitions.borrow().name.clone()));
         fields.add_field_method_get("views", |lua, this| {
             let views = lua.create_table()?;
             for view in &this.shared.definitions.borrow().views {
@@ -228,6 +229,11 @@ impl UserData for Service {
             crate::http::outgoing::call(&lua, &shared, &call, method, service, path, body).await
         });
         methods.add_meta_method(MetaMethod::Index, |_, _, name: Value| {
+            if let Some(name) = args::text(&name).filter(|name| super::GLOBALS.contains(&name.as_str())) {
+                return Err(mlua::Error::runtime(format!(
+                    "svc has no `{name}`: it is called without svc, as `{name}(…)`"
+                )));
+            }
             Err::<Value, _>(args::unknown("svc", &name, MEMBERS))
         });
     }
@@ -245,10 +251,21 @@ fn publication(mut args: Args) -> mlua::Result<(String, Option<String>, Option<V
     let kind = args.string("type")?;
     let subject = match args.peek() {
         Value::Table(_) => None,
+        // An entity plus an id is a subject, as in tx:emit.
+        Value::UserData(handle) if handle.is::<EntityHandle>() => {
+            let name = handle.borrow::<EntityHandle>()?.entity.name.clone();
+            args.value();
+            Some(format!("{name}/{}", args.string("id")?))
+        }
         _ => args.optional_string("subject")?,
     };
     if results::kind(args.peek()).as_deref() == Some("event") {
-        return Err(mlua::Error::runtime(format!("{PUBLISH}: the type is said twice")));
+        // (subject, event(…)), as in tx:emit.
+        if subject.is_some() {
+            return Err(mlua::Error::runtime(format!("{PUBLISH}: the type is said twice")));
+        }
+        let event = args.table("event")?;
+        return Ok((event.raw_get("type")?, Some(kind), event.raw_get("data")?));
     }
     let data = args.value();
     Ok((kind, subject, (!data.is_nil()).then_some(data)))

@@ -41,7 +41,7 @@ pub(crate) struct Tx {
 }
 
 pub(crate) const METHODS: [&str; 2] = ["load", "emit"];
-const LOAD: &str = "tx:load(entity, id)";
+const LOAD: &str = "tx:load(entity, id) or tx:load(subject)";
 const EMIT: &str = "tx:emit(entity, id, type, data, { after? }) or tx:emit(subject, type, data, { after? })";
 
 pub(super) fn install(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
@@ -74,13 +74,12 @@ impl UserData for Tx {
             let (shared, work) = (this.shared.clone(), this.work.clone());
             drop(this);
             let mut args = Args::new(LOAD, args);
-            let entity = match args.value() {
+            let (entity, id) = match args.value() {
                 Value::UserData(handle) if handle.is::<EntityHandle>() => {
-                    handle.borrow::<EntityHandle>()?.entity.clone()
+                    (handle.borrow::<EntityHandle>()?.entity.clone(), args.string("id")?)
                 }
-                other => return Err(args.wrong("entity", "what svc:entity gave", &other)),
+                subject => of_subject(&shared, &args, &subject)?,
             };
-            let id = args.string("id")?;
             let subject = format!("{}/{id}", entity.name);
             let loaded = entities::expected(&lua, &shared, &entity, &id).await?;
             let state = crate::json::copy(&lua, &loaded.state)?;
@@ -97,9 +96,24 @@ impl UserData for Tx {
             Ok(())
         });
         methods.add_meta_method(MetaMethod::Index, |_, _, name: Value| {
+            if args::text(&name).as_deref() == Some("reject") {
+                return Err(mlua::Error::runtime(
+                    "tx has no `reject`: the function says `return reject(code, details)`",
+                ));
+            }
             Err::<Value, _>(args::unknown("tx", &name, METHODS))
         });
     }
+}
+
+/// The entity whose key the subject is, and its id: `account/42` says both.
+fn of_subject(shared: &Shared, args: &Args, subject: &Value) -> mlua::Result<(Rc<Entity>, String)> {
+    let refuse =
+        || args.wrong("entity", "what svc:entity gave, or a subject like \"account/42\" of one", subject);
+    let text = args::text(subject).ok_or_else(refuse)?;
+    let (name, id) = text.split_once('/').ok_or_else(refuse)?;
+    let entity = shared.definitions.borrow().entities.get(name).cloned().ok_or_else(refuse)?;
+    Ok((entity, id.to_owned()))
 }
 
 fn emitted(mut args: Args) -> mlua::Result<Emitted> {

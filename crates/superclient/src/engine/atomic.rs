@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::publishing::{self, marked};
 use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected};
-use crate::bindings::results;
+use crate::bindings::results::{self, Made};
 use crate::bindings::tx::{Tx, Work};
 use crate::machine::{Call, Shared};
 
@@ -47,10 +47,13 @@ pub(crate) async fn run(
         let tx =
             lua.create_userdata(Tx { shared: shared.clone(), work: work.clone(), over: over.clone() })?;
         let before = call.judged.replace(judged);
+        let made = call.made.replace(0);
         let answer = function.call_async::<Value>(tx).await;
         call.judged.set(before);
         over.set(true);
         let answer = answer?;
+        results::forgotten(call, &function, "the function of atomically", &answer, &[Made::Reject])?;
+        call.made.set(made);
         let work = work.take();
         let rejection = match (results::kind(&answer).as_deref(), answer) {
             (Some("reject"), Value::Table(table)) => Some(table),

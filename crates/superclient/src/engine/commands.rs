@@ -8,9 +8,11 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, publishing, rejected};
+use crate::bindings::results::Made;
 use crate::bindings::{args, ctx, money::Money, results};
 use crate::json;
 use crate::machine::{Call, Decide, Entity, NAMESPACE, Pure, Shared};
+use crate::report;
 
 pub(crate) struct Request {
     pub entity: Rc<Entity>,
@@ -41,6 +43,14 @@ pub(crate) async fn send(
         args::unknown(&format!("the entity `{}`", entity.name), &asked, known.keys().map(String::as_str))
     })?;
     if let Some((field, reason)) = misfit(&decide, &command)? {
+        // A route hands this to its caller. A handler has made the fields itself, and seldom looks.
+        if let (Some(cause), false) = (&call.cause, call.replaying) {
+            let (entity, cause) = (&entity.name, report::caused_by(cause));
+            tracing::warn!(
+                target: "script",
+                "{entity}:send(\"{id}\", \"{name}\"): the field `{field}` {reason}; nothing was done, the answer is a rejection `invalid`\n  while handling {cause}"
+            );
+        }
         return rejected(lua, "invalid", &field, &reason);
     }
     let subject = entities::subject(&entity, &id);
@@ -82,7 +92,7 @@ pub(crate) async fn send(
             }
             return other_version(lua, &subject, &fold);
         }
-        let decided = decided(lua, call, &decide, &fold.state, &command)?;
+        let decided = decided(lua, call, &name, &decide, &fold.state, &command)?;
         let events = match decided {
             Decided::Events(events) if !events.is_empty() => events,
             other => {
@@ -185,13 +195,18 @@ enum Decided {
 fn decided(
     lua: &Lua,
     call: &Rc<Call>,
+    name: &str,
     decide: &Decide,
     state: &Value,
     command: &Table,
 ) -> mlua::Result<Decided> {
     let _pure = Pure::enter()?;
     let context = ctx::ctx(lua, call)?;
+    let before = call.made.replace(0);
     let answer: Value = decide.function.call((json::copy(lua, state)?, command.clone(), context))?;
+    let what = format_args!("the decide of `{name}`");
+    results::forgotten(call, &decide.function, what, &answer, &[Made::Reject, Made::Event])?;
+    call.made.set(before);
     let one = |table: &Table| -> mlua::Result<(String, Value)> {
         Ok((table.raw_get("type")?, table.raw_get("data")?))
     };
@@ -205,12 +220,20 @@ fn decided(
                 let item = item?;
                 match (results::kind(&item).as_deref(), &item) {
                     (Some("event"), Value::Table(table)) => events.push(one(table)?),
-                    _ => return Err(mlua::Error::runtime("decide: a list must hold event(…) only")),
+                    _ => {
+                        let told =
+                            format!("{what}: a list must hold event(…) only, not {}", results::shown(&item));
+                        return Err(results::at(&decide.function, &told));
+                    }
                 }
             }
             Ok(Decided::Events(events))
         }
-        _ => Err(mlua::Error::runtime("decide must return event(…), a list of them, ok(…) or reject(…)")),
+        _ => {
+            let shapes = "must return event(…), a list of them, ok(…) or reject(…)";
+            let told = format!("{what} {shapes}, not {}", results::shown(&answer));
+            Err(results::at(&decide.function, &told))
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::LocalSet;
 use super::common::Common;
 use super::keeper::{self, Keeping};
 use super::{replay, snapshots};
+use crate::bindings::results::Made;
 use crate::bindings::{ctx, results};
 use crate::bundle::Bundle;
 use crate::config::Limits;
@@ -338,6 +339,8 @@ pub(crate) async fn run_handler(
     let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, call)?);
     let value = timed(machine, handler.call_async::<Value>(arguments)).await;
     let value = value.map_err(|error| machine.budget.placed(error, Some(&handler)))?;
+    let what = format_args!("the handler of `{}`", event.kind);
+    results::forgotten(call, &handler, what, &value, &[Made::Park])?;
     if let (Some("park"), Value::Table(table)) = (results::kind(&value).as_deref(), &value) {
         return Ok(Some(
             table.raw_get::<Option<String>>("why")?.unwrap_or_else(|| "the script parked it".into()),

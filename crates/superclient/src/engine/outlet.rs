@@ -45,6 +45,17 @@ impl Outlet {
         self.recorded.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Whether nothing may leave the machine; then this is written down instead.
+    pub fn records(&self, what: impl FnOnce() -> NewEvent) -> bool {
+        match &mut *self.recorded.borrow_mut() {
+            Some(recorded) => {
+                recorded.push(what());
+                true
+            }
+            None => false,
+        }
+    }
+
     pub fn read_until(&self, until: Position) {
         self.until.set(Some(until));
     }

@@ -3,21 +3,28 @@
 //! # Promises
 //! The answer is what the route answered, with `ok`, `status` and `json` beside
 //! it. A service that is not known, or does not answer in time, is an error: a
-//! handler comes again.
+//! handler comes again. What may change something there (all but GET) carries an
+//! `idempotency-key` that a repeat makes again, and is not asked in a replay or by
+//! a shadow.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use daybook_model::{Data, NewEvent};
 use mlua::{Lua, LuaSerdeExt, Value};
 
 use super::{Answer, CORRELATION, DEPTH, Incoming, ask, query};
 use crate::bindings::args;
+use crate::engine::rejected;
 use crate::json;
-use crate::machine::{Call, Shared};
+use crate::machine::{self, Call, Shared};
+use crate::testing::stand_in::Asked;
 
 /// Longer chains are circles.
 const DEPTH_MAX: u32 = 16;
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Tells the other service that it was asked this before.
+const IDEMPOTENCY: &str = "idempotency-key";
 
 static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
 
@@ -30,8 +37,6 @@ pub(crate) async fn call(
     path: String,
     body: Option<Value>,
 ) -> mlua::Result<Value> {
-    let directory =
-        shared.directory.get().cloned().ok_or_else(|| mlua::Error::runtime("svc:http: no host is there"))?;
     let method = method.to_uppercase();
     if !path.starts_with('/') {
         return Err(mlua::Error::runtime(format!("svc:http: the path `{path}` does not begin with a slash")));
@@ -42,8 +47,49 @@ pub(crate) async fn call(
         )));
     }
     let body = body.map(|body| json::from_lua(lua, &body)).transpose()?;
+    if method == "GET" {
+        let answer = answer(lua, shared, call, method, service, path, body, None).await?;
+        return table(lua, answer);
+    }
+    machine::effects("svc:http, unless it is a GET,")?;
+    let number = call.asked.get() + 1;
+    call.asked.set(number);
+    let key = call.derived(&format!("http/{number}")).to_string();
+    if call.replaying {
+        return rejected(lua, "replayed", "http", "it was asked then").map(Value::Table);
+    }
+    let recorded = || {
+        let data = Data::json(&body).ok();
+        NewEvent { data, ..NewEvent::new(key.clone(), format!("{method} {service} {path}")) }
+    };
+    if shared.outlet.records(recorded) {
+        return table(lua, Answer { status: 200, body: None, is_problem: false, headers: Vec::new() });
+    }
+    shared.outlet.step("before another service was asked").await;
+    let answer = answer(lua, shared, call, method, service, path, body, Some(key)).await?;
+    shared.outlet.step("after another service was asked").await;
+    table(lua, answer)
+}
+
+/// What the other service says, here or elsewhere.
+#[expect(clippy::too_many_arguments, reason = "they are what a request consists of")]
+async fn answer(
+    lua: &Lua,
+    shared: &Shared,
+    call: &Call,
+    method: String,
+    service: String,
+    path: String,
+    body: Option<serde_json::Value>,
+    key: Option<String>,
+) -> mlua::Result<Answer> {
+    if let Some(others) = shared.stand_in.get() {
+        return others.ask(Asked { method, service, path, body, key }).map_err(mlua::Error::runtime);
+    }
+    let directory =
+        shared.directory.get().cloned().ok_or_else(|| mlua::Error::runtime("svc:http: no host is there"))?;
     let late = |_| mlua::Error::runtime(format!("svc:http: `{service}` did not answer within {DEADLINE:?}"));
-    let answer = if directory.services.contains_key(&service) {
+    Ok(if directory.services.contains_key(&service) {
         let (route, text) = path.split_once('?').unwrap_or((&path, ""));
         let table = directory.table();
         match table.find(Some(&service), &method, route) {
@@ -56,6 +102,7 @@ pub(crate) async fn call(
                     query: query(text),
                     json: body,
                     correlation: call.correlation.clone(),
+                    headers: key.map(|key| (IDEMPOTENCY.to_owned(), key)).into_iter().collect(),
                     depth: call.depth + 1,
                     ..Incoming::default()
                 };
@@ -64,7 +111,7 @@ pub(crate) async fn call(
             }
         }
     } else if let Some(base) = directory.elsewhere.get(&service) {
-        let asking = elsewhere(base, directory.token.as_deref(), call, &method, &path, body);
+        let asking = elsewhere(base, directory.token.as_deref(), call, &method, &path, body, key);
         let failed =
             |error: reqwest::Error| mlua::Error::runtime(format!("svc:http: `{service}` at {base}: {error}"));
         tokio::time::timeout(DEADLINE, asking).await.map_err(late)?.map_err(failed)?
@@ -76,8 +123,7 @@ pub(crate) async fn call(
         return Err(mlua::Error::runtime(format!(
             "{unknown}; a service elsewhere is named with --service {service}=http://…"
         )));
-    };
-    table(lua, answer)
+    })
 }
 
 async fn elsewhere(
@@ -87,11 +133,15 @@ async fn elsewhere(
     method: &str,
     path: &str,
     body: Option<serde_json::Value>,
+    key: Option<String>,
 ) -> Result<Answer, reqwest::Error> {
     let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap_or(reqwest::Method::GET);
     let mut request = CLIENT.request(method, format!("{}{path}", base.trim_end_matches('/')));
     if let Some(correlation) = &call.correlation {
         request = request.header(CORRELATION, correlation);
+    }
+    if let Some(key) = key {
+        request = request.header(IDEMPOTENCY, key);
     }
     request = request.header(DEPTH, call.depth + 1);
     if let Some(token) = token {

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use daybook_model::{Event, Position, Timestamp};
-use mlua::{Table, Value};
+use mlua::{Lua, Table, Value};
 use tokio::sync::watch;
 
 use super::{Answer, Incoming};
+use crate::bindings::results::Made;
 use crate::bindings::{ctx, results};
 use crate::engine::{instance, views};
 use crate::json;
@@ -88,7 +89,11 @@ pub(crate) async fn run(
         };
         return Ok(Answer { status: 200, body, is_problem: false, headers: Vec::new() });
     }
-    answer(machine, call, &value).map_err(placed)
+    let made = [Made::Json, Made::Reject];
+    if value.is_nil() {
+        results::forgotten(call, &function, format_args!("the route {route}"), &value, &made)?;
+    }
+    answer(lua, call.correlation.as_deref(), &value).map_err(placed)
 }
 
 /// What `json(value)` wraps, if it is that.
@@ -124,9 +129,14 @@ fn table(machine: &Machine, request: &Incoming) -> mlua::Result<Table> {
     Ok(req)
 }
 
+/// Status and body that a route would answer with this value.
+pub(crate) fn said(lua: &Lua, value: &Value) -> mlua::Result<(u16, serde_json::Value)> {
+    let answer = answer(lua, None, value)?;
+    Ok((answer.status, answer.body.unwrap_or_default()))
+}
+
 /// `json()` turns a rejection into a problem, anything else into 200.
-fn answer(machine: &Machine, call: &Call, value: &Value) -> mlua::Result<Answer> {
-    let lua = &machine.lua;
+fn answer(lua: &Lua, correlation: Option<&str>, value: &Value) -> mlua::Result<Answer> {
     let (inner, status) = match (results::kind(value).as_deref(), value) {
         (Some("json"), Value::Table(wrapped)) => {
             (wrapped.raw_get::<Value>("value")?, wrapped.raw_get::<Option<u16>>("status")?)
@@ -161,7 +171,7 @@ fn answer(machine: &Machine, call: &Call, value: &Value) -> mlua::Result<Answer>
         && members.get("ok") == Some(&serde_json::Value::Bool(true))
         && members.contains_key("events")
     {
-        members.insert("correlationid".into(), call.correlation.clone().into());
+        members.insert("correlationid".into(), correlation.into());
     }
     Ok(Answer { status: status.unwrap_or(200), body: Some(body), is_problem: false, headers })
 }

@@ -57,6 +57,7 @@ fn another(stage: &Stage) -> mlua::Result<Machine> {
     let machine = Machine::load(&stage.bundle, super::LIMITS).map_err(mlua::Error::external)?;
     let _ = machine.shared.client.set(stage.machine.shared.client()?.clone());
     let _ = machine.shared.state.set(stage.machine.shared.state()?.clone());
+    let _ = machine.shared.stand_in.set(stage.others.clone());
     Ok(machine)
 }
 

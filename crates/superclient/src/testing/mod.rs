@@ -10,6 +10,7 @@
 
 mod crash;
 mod stage;
+pub(crate) mod stand_in;
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -73,6 +74,7 @@ impl TestFile {
         let shared = &loaded.machine.shared;
         let _ = shared.client.set(client.clone());
         let _ = shared.state.set(state);
+        let _ = shared.stand_in.set(loaded.stage.others.clone());
         *loaded.stage.crash.borrow_mut() = crash.cloned();
         let outcome = LocalSet::new().run_until(loaded.test(i)).await;
         client.close().await;

@@ -81,13 +81,19 @@ end
 local function since(t)
   local found = {}
   for _, e in host.events(t.from) do
-    if e.id ~= t.trigger then table.insert(found, e) end
+    -- The host's own note that a timer was done is nothing that the service said.
+    local is_note = string.match(e.type, "%.TimerFired$") and e.data.event
+    if e.id ~= t.trigger and not is_note then table.insert(found, e) end
   end
   return found
 end
 
--- (type, subject, data), (event(…), subject), or (subject, event(…)).
+-- (type, subject, data), (event(…), subject), (subject, event(…)), or as in given (subject, type, data).
 local function said(kind, subject, data)
+  if type(kind) == "string" and type(subject) == "string" and string.find(kind, "/", 1, true)
+    and not string.find(subject, "/", 1, true) then
+    return subject, kind, data
+  end
   if type(kind) == "table" and kind.__kind == "event" then return kind.type, subject, kind.data end
   if type(subject) == "table" and subject.__kind == "event" then return subject.type, kind, subject.data end
   if type(subject) == "table" and data == nil then return kind, nil, subject end
@@ -134,6 +140,46 @@ local function answer_of(t, answer, expected)
   return answer
 end
 
+local function acted(t, what)
+  if not t.acted then error(what .. " comes after a when", 3) end
+end
+
+local METHODS = { GET = true, POST = true, PUT = true, PATCH = true, DELETE = true }
+
+-- (method, service, path, …) as svc:http takes them; without a method it is a GET.
+local function asking(what, method, ...)
+  if type(method) == "string" and METHODS[string.upper(method)] then
+    method = string.upper(method)
+    local service, path, rest = ...
+    if type(service) == "string" and type(path) == "string" then return method, service, path, rest end
+  else
+    local path, rest = ...
+    if type(method) == "string" and type(path) == "string" then return "GET", method, path, rest end
+  end
+  error(what .. "(method, service, path, …): method, service and path are texts", 3)
+end
+
+-- What another service answers from here on: a value, json(value, status), reject(…); nothing: it cannot be reached.
+function T:given_http(...)
+  host.given_http(asking("t:given_http", ...))
+end
+
+-- The last action has asked another service this; with `body`, what the request's must hold.
+function T:asked(...)
+  acted(self, "t:asked")
+  local method, service, path, body = asking("t:asked", ...)
+  local list, near = {}, {}
+  for _, asked in host.asked() do
+    table.insert(list, "+ " .. asked.method .. " " .. asked.service .. " " .. asked.path .. (if asked.body == null then "" else " " .. show(asked.body)))
+    if asked.method == method and asked.service == service and asked.path == path then
+      near = if body == nil then {} else differences(body, asked.body, "body", {})
+      if #near == 0 then return asked end
+    end
+  end
+  table.move(near, 1, #near, #list + 1, list)
+  fail(2, "it did not ask " .. method .. " " .. service .. " " .. path .. "; it asked " .. #list - #near .. " times", list)
+end
+
 -- A GET changes nothing: it is no `when`.
 function T:get(path, expected)
   return answer_of(self, host.act({ kind = "request", method = "GET", path = path }), expected)
@@ -148,10 +194,6 @@ for _, method in { "post", "put", "patch", "delete" } do
     end)
     return answer_of(self, answer)
   end
-end
-
-local function acted(t, what)
-  if not t.acted then error(what .. " comes after a when", 3) end
 end
 
 function T:accepted()

@@ -1,6 +1,7 @@
 //! What the prelude needs of the host: the bus, and the actions of a test.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use serde_json::Value as Json;
 use tokio::sync::watch;
 
 use super::crash::{self, CrashPoint};
+use super::stand_in::{Given, StandIn};
 use crate::bindings::{args, ctx, entity, results};
 use crate::bundle::Bundle;
 use crate::engine::{bus_error, commands, instance, timers};
@@ -23,11 +25,15 @@ pub(super) struct Stage {
     pub machine: Rc<Machine>,
     pub bundle: Arc<Bundle>,
     pub reached: watch::Sender<Position>,
+    /// What all other services are here.
+    pub others: Rc<StandIn>,
     /// The crash of this run, if it has one.
     pub crash: RefCell<Option<CrashPoint>>,
     /// Crashes that the test asks for.
     pub points: RefCell<Vec<CrashPoint>>,
     actions: Cell<u32>,
+    /// Requests that other services had before the last action.
+    asked_before: Cell<usize>,
     /// What the last action passed.
     steps: RefCell<Vec<&'static str>>,
 }
@@ -46,9 +52,11 @@ impl Stage {
             machine: machine.clone(),
             bundle: bundle.clone(),
             reached: watch::Sender::new(Position::ZERO),
+            others: Rc::default(),
             crash: RefCell::default(),
             points: RefCell::default(),
             actions: Cell::new(0),
+            asked_before: Cell::new(0),
             steps: RefCell::default(),
         }
     }
@@ -56,6 +64,7 @@ impl Stage {
     async fn act(&self, action: &Action) -> mlua::Result<Json> {
         let number = self.actions.get() + 1;
         self.actions.set(number);
+        self.asked_before.set(self.others.count());
         let point = self.crash.borrow().clone().filter(|point| point.action == number);
         if let Some(point) = point {
             return crash::act(self, action, &point).await;
@@ -95,7 +104,14 @@ impl Stage {
             let key = String::from_utf8_lossy(&key[OWN.len()..]).into_owned();
             kept.insert(key, serde_json::from_slice(&value).map_err(mlua::Error::external)?);
         }
-        Ok(crash::masked(serde_json::json!({ "events": list, "kv": kept })))
+        // Reading another service twice changes nothing there.
+        let asked: Vec<Json> = self
+            .others
+            .since(self.asked_before.get())
+            .into_iter()
+            .filter(|asked| asked["method"] != "GET")
+            .collect();
+        Ok(crash::masked(serde_json::json!({ "events": list, "kv": kept, "asked": asked })))
     }
 
     /// `Some` says how a crash made another outcome than one run without.
@@ -192,6 +208,22 @@ pub(super) fn host(stage: &Rc<Stage>) -> mlua::Result<Table> {
         }
     })?;
     host.set("events", list)?;
+    let on = stage.clone();
+    let give =
+        lua.create_function(move |lua, (method, service, path, answer): (String, String, String, Value)| {
+            let answer = match answer {
+                Value::Nil => None,
+                answer => Some(routes::said(lua, &answer)?),
+            };
+            on.others.give(Given { method: method.to_uppercase(), service, path, answer });
+            Ok(())
+        })?;
+    host.set("given_http", give)?;
+    let on = stage.clone();
+    let asked = lua.create_function(move |lua, ()| {
+        json::to_lua(lua, &Json::Array(on.others.since(on.asked_before.get())))
+    })?;
+    host.set("asked", asked)?;
     let on = stage.clone();
     let act = lua.create_async_function(move |lua, wanted: Table| {
         let on = on.clone();
@@ -329,16 +361,29 @@ async fn stored(machine: &Machine, id: &str) -> mlua::Result<Arc<Event>> {
 /// Runs the handler of a stored event as a delivery would.
 async fn handled(machine: &Machine, id: &str) -> mlua::Result<Json> {
     let event = stored(machine, id).await?;
-    if !machine.shared.definitions.borrow().handlers.contains_key(&event.kind) {
-        let known = machine.shared.definitions.borrow();
-        let name = Value::String(machine.lua.create_string(&event.kind)?);
-        return Err(args::unknown("svc:on", &name, known.handlers.keys().map(String::as_str)));
-    }
+    known_to(machine, &event.kind)?;
     let parked = instance::once(machine, &event, None).await?;
     Ok(match parked {
         None => serde_json::json!({ "ok": true }),
         Some(why) => serde_json::json!({ "ok": false, "code": "parked", "details": why }),
     })
+}
+
+/// An error if the script does nothing with events of this type: it is probably misspelt.
+/// One that it only folds, shows in a view or waits for has happened, and that is all.
+fn known_to(machine: &Machine, kind: &str) -> mlua::Result<()> {
+    let known = machine.shared.definitions.borrow();
+    let mut kinds: BTreeSet<String> = known.handlers.keys().cloned().collect();
+    for entity in known.entities.values() {
+        kinds.extend(entity.evolve.borrow().keys().cloned());
+    }
+    kinds.extend(known.views.iter().flat_map(|view| view.types.iter().cloned()));
+    kinds.extend(known.timers.iter().map(|timer| timer.kind.clone()));
+    if kinds.contains(kind) {
+        return Ok(());
+    }
+    let name = Value::String(machine.lua.create_string(kind)?);
+    Err(args::unknown("the script", &name, kinds.iter().map(String::as_str)))
 }
 
 /// Fires the timers of a stored event.

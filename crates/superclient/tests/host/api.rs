@@ -26,6 +26,8 @@ account:decide("breaks", { how = "string" }, function(state, command)
   if command.how == "state" then account:state("1") end
   if command.how == "kv" then svc.kv:get("x") end
   if command.how == "returns" then return 5 end
+  if command.how == "forgets" then event("X") end
+  if command.how == "lets it pass" then reject("no") return event("X") end
 end)
 account:decide("cannot", {}, function() return event("Cannot", {}) end)
 account:evolve("Cannot", function() error("evolve cannot take it") end)
@@ -116,6 +118,13 @@ fn values() -> Vec<(&'static str, Value)> {
             json!("x"),
         ),
         ("return atomically(function(tx) end).ok", json!(true)),
+        (
+            "atomically(function(tx) tx:emit(name, 'ID', 'NameTaken', { by = 'x' }) end) local by atomically(function(tx) by = tx:load('name/ID').by end) return by",
+            json!("x"),
+        ),
+        ("svc:publish('Said', name, 'ID', { a = 1 }) return name:version('ID')", json!("1")),
+        ("svc:publish('name/ID', event('Said', { a = 1 })) return name:version('ID')", json!("1")),
+        ("return svc.name", json!("api")),
         ("return svc:publish('Said', 'said/ID', { a = 1 }).ok", json!(true)),
         ("return svc:publish('Said', { a = 1 }).ok", json!(true)),
         ("return svc:publish('Said').events[1].type", json!("Said")),
@@ -136,7 +145,7 @@ fn values() -> Vec<(&'static str, Value)> {
             json!(["string", 36, true, "string", false]),
         ),
         (
-            "ctx.log('text', { a = 1 }) ctx.log({ a = 1 }) ctx:log('text') print('text', 1, nil) return true",
+            "ctx.log('text', { a = 1 }) ctx.log({ a = 1 }) ctx:log('text') ctx.log.info('a', 1) ctx.log:warn('b') ctx.log.error({ a = 1 }) print('text', 1, nil) return true",
             json!(true),
         ),
         (
@@ -179,7 +188,7 @@ fn values() -> Vec<(&'static str, Value)> {
 }
 
 /// Bodies of routes, and what their error says.
-const ERRORS: [(&str, &str); 40] = [
+const ERRORS: [(&str, &str); 51] = [
     ("account:send('1', 'opeen')", "the entity `account` has no `opeen`; did you mean `open`?"),
     ("account:sned('1', 'open')", "the entity `account` has no `sned`; did you mean `send`?"),
     (
@@ -211,7 +220,7 @@ const ERRORS: [(&str, &str); 40] = [
     ("atomically(function(tx) tx:lod(name, '1') end)", "tx has no `lod`; did you mean `load`?"),
     (
         "atomically(function(tx) tx:load('name', '1') end)",
-        "tx:load(entity, id): `entity` must be what svc:entity gave",
+        "tx:load(entity, id) or tx:load(subject): `entity` must be what svc:entity gave",
     ),
     ("atomically(function(tx) tx:emit(name, '1') end)", "`type` must be a string, not nil"),
     ("atomically(function(tx) tx:emit('name/1', 'X', {}, { aftr = req }) end)", "did you mean `after`?"),
@@ -243,8 +252,34 @@ const ERRORS: [(&str, &str); 40] = [
     ),
     (
         "account:send('1', 'breaks', { how = 'returns' })",
-        "decide must return event(…), a list of them, ok(…) or reject(…)",
+        "the decide of `breaks` must return event(…), a list of them, ok(…) or reject(…), not 5",
     ),
+    (
+        "account:send('1', 'breaks', { how = 'forgets' })",
+        "the decide of `breaks` made `event(…)` and did not return it: write `return event(…)`",
+    ),
+    (
+        "account:send('1', 'breaks', { how = 'lets it pass' })",
+        "the decide of `breaks` made `reject(…)` and did not return it",
+    ),
+    (
+        "atomically(function(tx) reject('no') tx:emit('x/1', 'X', {}) end)",
+        "the function of atomically made `reject(…)` and did not return it",
+    ),
+    ("json({ a = 1 })", "made `json(…)` and did not return it: write `return json(…)`"),
+    (
+        "svc:atomically(function() end)",
+        "svc has no `atomically`: it is called without svc, as `atomically(…)`",
+    ),
+    ("atomically(function(tx) return tx:reject('x') end)", "`return reject(code, details)`"),
+    ("return json(money.new(1, 'GBP') / 2)", "an amount is not divided"),
+    ("svc.kv.x = 1", "kv is written by kv:put(\"x\", value)"),
+    ("for k, v in svc.kv do end", "for _, row in kv:scan"),
+    (
+        "svc.kv:put('e/1', { n = 1 }) for key, value in svc.kv:scan('e/') do local n = value.n end",
+        "a row has no `n`: for _, row in kv:scan(prefix) do … row.value.n",
+    ),
+    ("ctx.log.wran('x')", "ctx.log has no `wran`; did you mean `warn`?"),
     ("account:send('1', 'cannot')", "evolve cannot take it"),
     ("return money.new(1, 'GBP') + 1", "cannot add an amount and a number"),
     ("return money.new(1, 'GBP') == money.new(1, 'EUR')", "cannot compare GBP and EUR"),

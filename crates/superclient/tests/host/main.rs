@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod asking;
 mod consistency;
 mod hostile;
 mod hosts;
@@ -126,9 +127,14 @@ impl World {
 
     /// Publishes one event of this type and waits until `answer` events came of it.
     pub async fn cause(&self, kind: &str, subject: &str) -> String {
+        self.cause_with(kind, subject, &serde_json::json!({})).await
+    }
+
+    pub async fn cause_with(&self, kind: &str, subject: &str, data: &serde_json::Value) -> String {
         let id = uuid::Uuid::new_v4().to_string();
-        let client = self.client().await;
-        client.publish(vec![NewEvent::new(id.as_str(), kind).subject(subject)]).await.unwrap();
+        let event =
+            NewEvent::new(id.as_str(), kind).subject(subject).data(daybook_model::Data::json(data).unwrap());
+        self.client().await.publish(vec![event]).await.unwrap();
         id
     }
 
