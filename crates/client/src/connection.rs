@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use daybook_model::Code;
 use daybook_model::wire::{ClientMessage, Hello, Malformed, ServerMessage, Welcome};
 use tokio::sync::{mpsc, oneshot};
 
@@ -24,7 +25,8 @@ const FRAME_MESSAGES: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Before a stream that the bus would not open again yet is asked for once more.
+/// Before a stream that the bus would not open again yet is asked for once more,
+/// and so a request that it would not take again yet.
 const REOPEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Who this client is, for every connection that it makes.
@@ -83,6 +85,7 @@ pub(crate) async fn start(
         inbox,
         last_id: 1,
         waiting: HashMap::new(),
+        refused: 0,
         streams: Streams::new(commands.downgrade()),
         outgoing: Vec::new(),
     };
@@ -147,6 +150,22 @@ struct Waiting {
     /// Kept to be sent again over the next connection.
     message: ClientMessage,
     reply: oneshot::Sender<Result<ServerMessage, Lost>>,
+    sent: bool,
+    /// It went out over an earlier connection too: what became of it there is unknown.
+    again: bool,
+    /// The present connection would not take it again yet.
+    refused: bool,
+}
+
+impl Waiting {
+    /// "Not now" to a publish that was sent before does not tell whether it was
+    /// stored the first time.
+    fn tells_nothing(&self, answer: &ServerMessage) -> bool {
+        let not_now = |code| matches!(code, Code::Unavailable | Code::Overloaded);
+        self.again
+            && matches!(self.message, ClientMessage::Publish(_))
+            && matches!(answer, ServerMessage::Error(error) if not_now(error.problem.code))
+    }
 }
 
 struct Task {
@@ -155,6 +174,8 @@ struct Task {
     inbox: mpsc::Receiver<Command>,
     last_id: u64,
     waiting: HashMap<u64, Waiting>,
+    /// How many of them are `refused`.
+    refused: usize,
     streams: Streams,
     outgoing: Vec<ClientMessage>,
 }
@@ -206,6 +227,11 @@ impl Task {
                     let mut ids: Vec<u64> = self.waiting.keys().copied().collect();
                     ids.sort_unstable();
                     self.outgoing.clear();
+                    self.refused = 0;
+                    for waiting in self.waiting.values_mut() {
+                        (waiting.again, waiting.refused) = (waiting.sent, false);
+                        waiting.sent = true;
+                    }
                     self.outgoing.extend(ids.iter().map(|id| self.waiting[id].message.clone()));
                     let reopened = self.streams.reopen(&mut self.last_id);
                     self.outgoing.extend(reopened);
@@ -261,9 +287,10 @@ impl Task {
                     }
                 }
                 _ = heartbeat.tick() => socket.check()?,
-                _ = reopen.tick(), if self.streams.has_refused() => {
+                _ = reopen.tick(), if self.streams.has_refused() || self.refused > 0 => {
                     let again = self.streams.reopen_refused(&mut self.last_id);
                     self.outgoing.extend(again);
+                    self.send_refused();
                 }
                 command = self.inbox.recv() => {
                     let mut next = command;
@@ -287,6 +314,20 @@ impl Task {
         }
     }
 
+    /// What the bus would not take again, once more; in the order of the first time.
+    fn send_refused(&mut self) {
+        self.refused = 0;
+        self.waiting.retain(|_, waiting| !waiting.reply.is_closed());
+        let mut ids: Vec<u64> = Vec::new();
+        for (id, waiting) in &mut self.waiting {
+            if std::mem::take(&mut waiting.refused) {
+                ids.push(*id);
+            }
+        }
+        ids.sort_unstable();
+        self.outgoing.extend(ids.iter().map(|id| self.waiting[id].message.clone()));
+    }
+
     fn take(&mut self, command: Command, connected: bool) {
         match command {
             Command::Request(Request { mut message, reply }) => {
@@ -295,7 +336,8 @@ impl Task {
                 if connected {
                     self.outgoing.push(message.clone());
                 }
-                self.waiting.insert(self.last_id, Waiting { message, reply });
+                let waiting = Waiting { message, reply, sent: connected, again: false, refused: false };
+                self.waiting.insert(self.last_id, waiting);
             }
             Command::Open(open) => {
                 let message = self.streams.open(open, &mut self.last_id);
@@ -352,6 +394,13 @@ impl Task {
             ServerMessage::Drain(_) => return true,
             _ => None,
         };
+        if let Some(waiting) = id.and_then(|id| self.waiting.get_mut(&id))
+            && waiting.tells_nothing(&message)
+        {
+            waiting.refused = true;
+            self.refused += 1;
+            return false;
+        }
         match id.and_then(|id| self.waiting.remove(&id)) {
             Some(waiting) => {
                 let _ = waiting.reply.send(Ok(message));

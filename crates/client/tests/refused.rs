@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use daybook_client::model::wire::{self, ClientMessage, ServerMessage};
-use daybook_client::model::{Code, Position, Problem};
+use daybook_client::model::{Code, NewEvent, Position, Problem};
 use daybook_client::{Client, Join};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,6 +55,18 @@ impl Scripted {
         }
     }
 
+    async fn publish(&mut self) -> u64 {
+        match self.next().await {
+            ClientMessage::Publish(publish) => publish.id,
+            other => panic!("{other:?} instead of a publish"),
+        }
+    }
+
+    async fn refuse(&mut self, id: u64, code: Code) {
+        let problem = Problem::new(code, "not now");
+        self.say(ServerMessage::Error(Box::new(wire::Error { id: Some(id), problem }))).await;
+    }
+
     async fn say(&mut self, message: ServerMessage) {
         let mut frame = Vec::new();
         wire::write_frame(&[message], &mut frame);
@@ -96,4 +108,54 @@ async fn a_membership_outlives_a_bus_that_would_not_take_it_back_yet() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), joined_again).await.unwrap();
+}
+
+/// `unavailable` means that nothing was stored. Of a publish that an earlier
+/// connection may have stored only another try, or the deadline, tells the outcome.
+#[tokio::test]
+async fn a_publish_sent_again_is_not_over_because_the_bus_takes_nothing_yet() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let bus = tokio::spawn(async move {
+        let mut first = Scripted::accept(&listener).await;
+        first.publish().await;
+        drop(first);
+        let mut second = Scripted::accept(&listener).await;
+        for code in [Code::Unavailable, Code::Overloaded] {
+            let id = second.publish().await;
+            second.refuse(id, code).await;
+        }
+        let id = second.publish().await;
+        second.say(wire::Receipt { id, events: Vec::new() }.into()).await;
+        // One that was never sent before was not stored: its caller is told.
+        let id = second.publish().await;
+        second.refuse(id, Code::Unavailable).await;
+        second
+    });
+    let client = Client::builder(&url).connect().await.unwrap();
+    client.publish(vec![NewEvent::new("1", "T")]).await.unwrap();
+    let refused = client.publish(vec![NewEvent::new("2", "T")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    bus.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_publish_sent_again_to_a_bus_that_takes_nothing_ends_with_an_unknown_outcome() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let bus = tokio::spawn(async move {
+        let mut first = Scripted::accept(&listener).await;
+        first.publish().await;
+        drop(first);
+        let mut second = Scripted::accept(&listener).await;
+        loop {
+            let id = second.publish().await;
+            second.refuse(id, Code::Unavailable).await;
+        }
+    });
+    let deadline = Duration::from_secs(1);
+    let client = Client::builder(&url).publish_deadline(deadline).connect().await.unwrap();
+    let unknown = client.publish(vec![NewEvent::new("1", "T")]).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::UnknownOutcome);
+    bus.abort();
 }
