@@ -262,6 +262,34 @@ async fn an_oversized_frame_and_a_missing_hello_close_the_connection() {
 }
 
 /// `(instance, connected)` of each seat of group `g`, over HTTP.
+/// Whoever sends and does not read must not fill the server's memory, and must
+/// not have to guess why the connection ended.
+#[tokio::test]
+async fn a_slow_consumer_is_cut_off_with_the_reason() {
+    let (server, _dir) = server().await;
+    let mut raw = Raw::hello(&server, "a").await;
+    let nonsense = format!("[42{}]", ",42".repeat(999));
+    for _ in 0..2_000 {
+        // Stuck means that the server does not read on before its answers are read.
+        let send = tokio::time::timeout(Duration::from_millis(200), raw.text(nonsense.clone()));
+        if send.await.is_err() {
+            break;
+        }
+    }
+    let close = loop {
+        match raw.socket.next().await.expect("a goodbye").unwrap() {
+            Message::Close(Some(close)) => break close,
+            Message::Text(_) | Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(u16::from(close.code), 1008);
+    assert!(close.reason.starts_with("slow consumer"), "{}", close.reason);
+    drop(raw);
+    assert_eq!(Raw::hello(&server, "b").await.call(json!({ "op": "read", "id": 3 })).await["op"], "page");
+    server.shutdown().await;
+}
+
 async fn seats(server: &Server) -> Vec<(String, bool)> {
     let answer = reqwest::get(format!("http://{}/v1/groups/g", server.local_addr())).await.unwrap();
     let group: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();

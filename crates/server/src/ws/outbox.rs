@@ -46,7 +46,7 @@ impl Outbox {
     }
 
     /// Runs until the client is gone or the goodbye is said.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let mut batch: Vec<ServerMessage> = Vec::new();
         loop {
             if let Some((code, reason)) = &self.closing
@@ -70,6 +70,13 @@ impl Outbox {
                 return;
             }
         }
+    }
+
+    /// Says goodbye without the answers that wait; after [`Self::run`] was dropped.
+    /// What it had begun to send is sent: half a frame and then another would be noise.
+    pub async fn cut(&mut self, code: u16, reason: String) {
+        let frame = CloseFrame { code, reason: reason.into() };
+        let _ = self.sink.send(Message::Close(Some(frame))).await;
     }
 
     /// Adds what else is ready and sends it. An event larger than a frame should be goes alone.

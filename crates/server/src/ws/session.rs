@@ -31,17 +31,19 @@ use crate::state::Shared;
 const JOBS: usize = 16_384;
 /// Pings without an answer before the peer counts as gone.
 const UNANSWERED_PINGS: u32 = 3;
+/// For a client that did not read to take what is under way, and the reason.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket) {
     let _alive = shared.alive.clone();
     let (sink, mut stream) = socket.split();
     let (jobs, inbox) = mpsc::channel(JOBS);
-    let outbox = Outbox::new(sink, inbox);
+    let mut outbox = Outbox::new(sink, inbox);
     shared.metrics.connection();
-    {
+    let cut = {
         let reader = async {
             match hello(&shared, &mut stream, &jobs).await {
-                Ok(session) => session.serve(&mut stream).await,
+                Ok(session) => return session.serve(&mut stream).await,
                 Err(Some((code, reason))) => {
                     let _ = jobs.try_send(Job::Close { code, reason });
                     // The outbox ends the session once the goodbye is sent.
@@ -49,11 +51,20 @@ pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket) {
                 }
                 Err(None) => {}
             }
+            None
         };
         tokio::select! {
-            () = reader => {}
-            () = outbox.run() => {}
+            cut = reader => cut,
+            () = outbox.run() => None,
         }
+    };
+    if let Some(reason) = cut {
+        let parting = async {
+            outbox.cut(close_code::POLICY, reason).await;
+            // To hang up on what the client still sends would take the reason from it.
+            while let Some(Ok(_)) = stream.next().await {}
+        };
+        let _ = tokio::time::timeout(LAST_WORD, parting).await;
     }
     shared.metrics.connection_closed();
 }
@@ -157,8 +168,9 @@ impl Session {
         self.send(ServerMessage::Welcome(Box::new(welcome)));
     }
 
-    /// Reads until the client is gone or does not answer pings.
-    async fn serve(mut self, stream: &mut SplitStream<WebSocket>) {
+    /// Reads until the client is gone or does not answer pings. Returns why it is
+    /// to be cut off, if it is.
+    async fn serve(mut self, stream: &mut SplitStream<WebSocket>) -> Option<String> {
         let mut heartbeat = interval(self.shared.config.heartbeat.max(Duration::from_millis(10)));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.reset();
@@ -190,7 +202,7 @@ impl Session {
                         let (code, reason) = too_large(&self.shared);
                         self.refuse(None, Problem::new(Code::TooLarge, reason.as_str()));
                         self.close(code, reason).await;
-                        return;
+                        return None;
                     }
                     Some(Err(_)) | None => break,
                 },
@@ -212,9 +224,10 @@ impl Session {
             }
             if self.overrun {
                 tracing::warn!(session = %self.publisher.session, "slow consumer: {JOBS} answers unread");
-                break;
+                return Some(format!("slow consumer: {JOBS} answers wait, read them faster"));
             }
         }
+        None
     }
 
     async fn close(self, code: u16, reason: String) {
