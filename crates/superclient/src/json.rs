@@ -4,14 +4,13 @@
 //! stay arrays; `null` is a value of its own; an object of just `minor` and
 //! `currency` is money.
 
-use std::borrow::Cow;
-
-use mlua::{Lua, LuaSerdeExt, Table, Value};
+use mlua::{Function, Lua, LuaSerdeExt, Table, Value};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::bindings::money::Money;
 use crate::bindings::results::KIND;
+use crate::room::Room;
 
 /// Deeper is a cycle or a mistake.
 const DEPTH_MAX: usize = 100;
@@ -132,6 +131,7 @@ pub(crate) fn to_lua(lua: &Lua, json: &Json) -> mlua::Result<Value> {
 
 /// The same from text, without a tree between.
 pub(crate) fn parse(lua: &Lua, text: &str) -> mlua::Result<Value> {
+    let _room = Room::take(lua, text.len());
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = Parse(lua).deserialize(&mut deserializer).map_err(mlua::Error::external)?;
     deserializer.end().map_err(mlua::Error::external)?;
@@ -196,35 +196,84 @@ impl<'de> Visitor<'de> for Parse<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let table = self.0.create_table().map_err(de::Error::custom)?;
-        let (mut minor, mut currency, mut count) = (None, None, 0);
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            let member = members.next_value_seed(self)?;
-            count += 1;
-            match name.as_ref() {
-                "minor" => minor = Some(member.clone()),
-                "currency" => currency = Some(member.clone()),
-                _ => {}
-            }
-            table.raw_set(name.as_ref(), member).map_err(de::Error::custom)?;
+        // All of them first: a table that grows member by member is made several times.
+        let mut read: Vec<(Value, Value)> = Vec::with_capacity(8);
+        while let Some(name) = members.next_key_seed(self)? {
+            read.push((name, members.next_value_seed(self)?));
         }
-        if let (2, Some(Value::String(minor)), Some(Value::String(currency))) = (count, minor, currency)
-            && let (Ok(minor), Ok(currency)) = (minor.to_str(), currency.to_str())
-            && let Some(money) = Money::from_parts(&minor, &currency)
-        {
-            return self.0.create_userdata(money).map(Value::UserData).map_err(de::Error::custom);
-        }
-        Ok(Value::Table(table))
+        let value = match amount(&read) {
+            Some(money) => self.0.create_userdata(money).map(Value::UserData),
+            None => self.table(read).map(Value::Table),
+        };
+        value.map_err(de::Error::custom)
     }
+}
+
+impl Parse<'_> {
+    fn table(self, members: Vec<(Value, Value)>) -> mlua::Result<Table> {
+        let table = self.0.create_table_with_capacity(0, members.len())?;
+        for (name, member) in members {
+            table.raw_set(name, member)?;
+        }
+        Ok(table)
+    }
+}
+
+/// Money, if that is all there is.
+fn amount(members: &[(Value, Value)]) -> Option<Money> {
+    let [first, second] = members else { return None };
+    let named = |member: &(Value, Value), name: &[u8]| member.0.as_string().is_some_and(|is| *is == *name);
+    let (minor, currency) = match (first, second) {
+        (a, b) if named(a, b"minor") && named(b, b"currency") => (&a.1, &b.1),
+        (a, b) if named(a, b"currency") && named(b, b"minor") => (&b.1, &a.1),
+        _ => return None,
+    };
+    Money::from_parts(&minor.as_string()?.to_str().ok()?, &currency.as_string()?.to_str().ok()?)
+}
+
+/// Plain tables are copied by the machine itself; the rest by the host.
+const COPY: &str = r#"
+local rest = ...
+local clone, getmetatable, next, type = table.clone, getmetatable, next, type
+local function copy(value)
+  if getmetatable(value) ~= nil then return rest(value) end
+  local copied = clone(value)
+  for key, member in next, value do
+    if type(member) == "table" then copied[key] = copy(member) end
+  end
+  return copied
+end
+return copy
+"#;
+
+struct Copy(Function);
+
+pub(crate) fn install(lua: &Lua) -> mlua::Result<()> {
+    let rest = lua.create_function(|lua, value: Value| copy_slowly(lua, &value, 0))?;
+    let copy = lua.load(COPY).set_name("=copy").call(rest)?;
+    lua.set_app_data(Copy(copy));
+    Ok(())
 }
 
 /// A deep copy: what a script does to it leaves the original alone.
 pub(crate) fn copy(lua: &Lua, value: &Value) -> mlua::Result<Value> {
     let Value::Table(table) = value else { return Ok(value.clone()) };
+    let copy = lua.app_data_ref::<Copy>().map(|copy| copy.0.clone());
+    match copy {
+        Some(copy) => copy.call(table),
+        None => copy_slowly(lua, value, 0),
+    }
+}
+
+fn copy_slowly(lua: &Lua, value: &Value, depth: usize) -> mlua::Result<Value> {
+    let Value::Table(table) = value else { return Ok(value.clone()) };
+    if depth > DEPTH_MAX {
+        return Err(mlua::Error::runtime("a table is nested too deep or contains itself"));
+    }
     let copied = lua.create_table()?;
     for pair in table.pairs::<Value, Value>() {
         let (key, member) = pair?;
-        copied.raw_set(key, copy(lua, &member)?)?;
+        copied.raw_set(key, copy_slowly(lua, &member, depth + 1)?)?;
     }
     copied.set_metatable(table.metatable())?;
     Ok(Value::Table(copied))

@@ -32,6 +32,7 @@ mod limits;
 mod machine;
 mod reload;
 mod report;
+mod room;
 mod state;
 mod testing;
 mod types;

@@ -1,8 +1,6 @@
 //! `ctx` and events, as scripts see them.
 
 use std::cell::RefCell;
-use std::fmt::Display;
-use std::io::Write as _;
 use std::rc::Rc;
 
 use daybook_model::{Data, Event, ExtensionValue, Timestamp};
@@ -12,6 +10,7 @@ use tracing::Level;
 use super::args;
 use crate::json;
 use crate::machine::{self, Call, Kind, Secrets};
+use crate::room::Room;
 
 /// Tables as the machine itself makes them: one call and no setting of members.
 struct Makers {
@@ -19,83 +18,37 @@ struct Makers {
     ctx: Function,
 }
 
-///
-/// Their texts come as one, each with its length before it: with a limit on its
-/// memory a machine takes every text from outside in a protected call. One that
-/// is not there is empty. What an extension is called and holds follows, with its kind.
 const MAKERS: &str = r#"
 local uuid, random, log = ...
-local unpack, tonumber = string.unpack, tonumber
-local function event(texts, data)
-  local id, type, source, subject, sequence, position, time, recordedtime, correlationid, causationid, sessionid, at =
-    unpack("<s4s4s4s4s4s4s4s4s4s4s4", texts)
-  local event = {
-    id = id, type = type, source = source, subject = subject ~= "" and subject or nil,
-    sequence = sequence ~= "" and sequence or nil, position = position, time = time, recordedtime = recordedtime,
-    correlationid = correlationid, causationid = causationid ~= "" and causationid or nil, sessionid = sessionid,
+local function event(id, type, source, subject, sequence, position, time, recordedtime, correlationid, causationid, sessionid, data)
+  return {
+    id = id, type = type, source = source, subject = subject, sequence = sequence, position = position, time = time,
+    recordedtime = recordedtime, correlationid = correlationid, causationid = causationid, sessionid = sessionid,
     data = data,
   }
-  while at <= #texts do
-    local kind, name, value
-    kind, name, value, at = unpack("<s4s4s4", texts, at)
-    if kind == "integer" then value = tonumber(value) elseif kind == "boolean" then value = value == "true" end
-    event[name] = value
-  end
-  return event
 end
-local function ctx(texts, replaying)
-  local now, correlationid, sessionid, position = unpack("<s4s4s4s4", texts)
+local function ctx(now, correlationid, sessionid, position, replaying)
   return {
-    now = now, correlationid = correlationid ~= "" and correlationid or nil,
-    sessionid = sessionid ~= "" and sessionid or nil, position = position ~= "" and position or nil,
-    replaying = replaying, uuid = uuid, random = random, log = log,
+    now = now, correlationid = correlationid, sessionid = sessionid, position = position, replaying = replaying,
+    uuid = uuid, random = random, log = log,
   }
 end
 return event, ctx
 "#;
 
-/// As `string.unpack` reads them again.
-#[derive(Default)]
-struct Texts(Vec<u8>);
-
-impl Texts {
-    fn add(mut self, text: &str) -> Self {
-        self.0.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
-        self.0.extend_from_slice(text.as_bytes());
-        self
-    }
-
-    fn add_shown(self, shown: Option<impl Display>) -> Self {
-        let Self(mut bytes) = self;
-        let begin = bytes.len();
-        bytes.extend_from_slice(&[0; 4]);
-        if let Some(shown) = shown {
-            // Into memory nothing fails.
-            let _ = write!(bytes, "{shown}");
-        }
-        let len = u32::try_from(bytes.len() - begin - 4).unwrap_or(u32::MAX);
-        bytes[begin..begin + 4].copy_from_slice(&len.to_le_bytes());
-        Self(bytes)
-    }
-
-    fn add_time(self, time: Timestamp) -> Self {
-        WRITTEN.with_borrow_mut(|(known, text)| {
-            if *known != time {
-                *known = time;
-                *text = time.to_string();
-            }
-            self.add(text)
-        })
-    }
-
-    fn to_lua(&self, lua: &Lua) -> mlua::Result<mlua::LuaString> {
-        lua.create_string(&self.0)
-    }
-}
-
 thread_local! {
     /// The time last written: an event, its `ctx` and its neighbours share it.
     static WRITTEN: RefCell<(Timestamp, String)> = const { RefCell::new((Timestamp(i64::MIN), String::new())) };
+}
+
+fn written(time: Timestamp) -> String {
+    WRITTEN.with_borrow_mut(|(known, text)| {
+        if *known != time {
+            *known = time;
+            *text = time.to_string();
+        }
+        text.clone()
+    })
 }
 
 /// What every `ctx` holds works for the running call.
@@ -162,13 +115,12 @@ fn makers(lua: &Lua) -> mlua::Result<AppDataRef<'_, Makers>> {
 
 /// The `ctx` of a call: time and chance that a repeat sees again.
 pub(crate) fn ctx(lua: &Lua, call: &Rc<Call>) -> mlua::Result<Table> {
-    let texts = Texts::default()
-        .add_time(call.now)
-        .add(call.correlation.as_deref().unwrap_or_default())
-        .add(call.cause.as_ref().map_or("", |event| event.sessionid.as_str()))
-        .add_shown(call.position);
+    let correlation = call.correlation.as_deref();
+    let session = call.cause.as_ref().map(|event| event.sessionid.as_str());
     let replaying = call.replaying || call.kind == Kind::View;
-    makers(lua)?.ctx.call((texts.to_lua(lua)?, replaying))
+    let position = call.position.map(|position| position.to_string());
+    let _room = Room::take(lua, correlation.map_or(0, str::len) + session.map_or(0, str::len));
+    makers(lua)?.ctx.call((written(call.now), correlation, session, position, replaying))
 }
 
 /// A script in a loop must not fill the disk with its log.
@@ -243,24 +195,32 @@ pub(crate) fn event(lua: &Lua, event: &Event) -> mlua::Result<Table> {
         Some(Data::Binary(bytes)) => Value::String(lua.create_string(bytes)?),
         None => Value::Table(lua.create_table()?),
     };
-    let mut texts = Texts(Vec::with_capacity(512))
-        .add(&event.id)
-        .add(&event.kind)
-        .add(&event.source)
-        .add(event.subject.as_deref().unwrap_or_default())
-        .add_shown(event.sequence)
-        .add_shown(Some(event.position))
-        .add(&event.time)
-        .add_time(event.recordedtime)
-        .add(&event.correlationid)
-        .add(event.causationid.as_deref().unwrap_or_default())
-        .add(&event.sessionid);
+    // The other attributes are as short as the protocol wants them.
+    let extensions = event.extensions.iter().map(|(name, value)| match value {
+        ExtensionValue::String(text) => name.len() + text.len(),
+        _ => name.len() + 8,
+    });
+    let _room = Room::take(lua, event.subject.as_ref().map_or(0, String::len) + extensions.sum::<usize>());
+    let table: Table = makers(lua)?.event.call((
+        event.id.as_str(),
+        event.kind.as_str(),
+        event.source.as_str(),
+        event.subject.as_deref(),
+        event.sequence.map(|sequence| sequence.to_string()),
+        event.position.to_string(),
+        event.time.as_str(),
+        written(event.recordedtime),
+        event.correlationid.as_str(),
+        event.causationid.as_deref(),
+        event.sessionid.as_str(),
+        data,
+    ))?;
     for (name, value) in &event.extensions {
-        texts = match value {
-            ExtensionValue::Boolean(value) => texts.add("boolean").add(name).add_shown(Some(value)),
-            ExtensionValue::Integer(value) => texts.add("integer").add(name).add_shown(Some(value)),
-            ExtensionValue::String(value) => texts.add("string").add(name).add(value),
-        };
+        match value {
+            ExtensionValue::Boolean(value) => table.raw_set(name.as_str(), *value)?,
+            ExtensionValue::Integer(value) => table.raw_set(name.as_str(), f64::from(*value))?,
+            ExtensionValue::String(value) => table.raw_set(name.as_str(), value.as_str())?,
+        }
     }
-    makers(lua)?.event.call((texts.to_lua(lua)?, data))
+    Ok(table)
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use mlua::Lua;
 
 use crate::bundle::Bundle;
+use crate::json;
 use crate::machine::Shared;
 
 /// What the host adds to Luau's own globals.
@@ -39,6 +40,7 @@ pub(crate) const GLOBALS: [&str; 15] = [
 
 /// Puts all globals into the machine, before the sandbox closes.
 pub(crate) fn install(lua: &Lua, shared: &Shared, bundle: &Arc<Bundle>) -> mlua::Result<()> {
+    json::install(lua)?;
     money::install(lua)?;
     results::install(lua)?;
     crypto::install(lua)?;

@@ -6,22 +6,26 @@ use serde_json::{Value as Json, json};
 use super::args::{self, Args};
 use crate::report::{self, Invalid};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Money {
-    pub minor: i64,
-    pub currency: String,
+    minor: i64,
+    /// Three capital letters.
+    currency: [u8; 3],
 }
 
 impl Money {
     pub fn new(minor: i64, currency: &str) -> mlua::Result<Self> {
-        if !is_currency(currency) {
-            return Err(mlua::Error::runtime(format!("`{currency}` is no currency code")));
-        }
-        Ok(Self { minor, currency: currency.to_owned() })
+        let currency = code(currency)
+            .ok_or_else(|| mlua::Error::runtime(format!("`{currency}` is no currency code")))?;
+        Ok(Self { minor, currency })
+    }
+
+    pub fn currency(&self) -> &str {
+        std::str::from_utf8(&self.currency).expect("capital letters")
     }
 
     pub fn to_json(&self) -> Json {
-        json!({ "minor": self.minor.to_string(), "currency": self.currency })
+        json!({ "minor": self.minor.to_string(), "currency": self.currency() })
     }
 
     /// Only of an object with exactly these two members in exactly this form.
@@ -35,18 +39,19 @@ impl Money {
     /// Money, if it is written the one way that it is written.
     pub fn from_parts(minor: &str, currency: &str) -> Option<Self> {
         let canonical = minor.parse::<i64>().ok().filter(|n| n.to_string() == minor)?;
-        is_currency(currency).then(|| Self { minor: canonical, currency: currency.to_owned() })
+        Some(Self { minor: canonical, currency: code(currency)? })
     }
 
     fn with(&self, other: &Self, what: &str, minor: Option<i64>) -> mlua::Result<Self> {
         if self.currency != other.currency {
             return Err(mlua::Error::runtime(format!(
                 "cannot {what} {} and {}",
-                self.currency, other.currency
+                self.currency(),
+                other.currency()
             )));
         }
         let minor = minor.ok_or_else(|| mlua::Error::runtime(format!("{what}: the amount is too large")))?;
-        Ok(Self { minor, currency: self.currency.clone() })
+        Ok(Self { minor, currency: self.currency })
     }
 
     fn compare(&self, other: &Self) -> mlua::Result<std::cmp::Ordering> {
@@ -55,8 +60,8 @@ impl Money {
     }
 }
 
-fn is_currency(text: &str) -> bool {
-    text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase())
+fn code(text: &str) -> Option<[u8; 3]> {
+    text.as_bytes().try_into().ok().filter(|code: &[u8; 3]| code.iter().all(u8::is_ascii_uppercase))
 }
 
 /// Decimals of the minor unit (ISO 4217) where they are not two.
@@ -70,7 +75,7 @@ fn decimals(currency: &str) -> usize {
 
 impl UserData for Money {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        fields.add_field_method_get("currency", |_, this| Ok(this.currency.clone()));
+        fields.add_field_method_get("currency", |lua, this| lua.create_string(this.currency()));
         // A string: a Lua number loses whole numbers above 2^53.
         fields.add_field_method_get("minor", |_, this| Ok(this.minor.to_string()));
     }
@@ -156,12 +161,12 @@ fn refuse(what: &str, other: &Value) -> mlua::Error {
 }
 
 fn format(money: &Money) -> String {
-    let decimals = decimals(&money.currency);
+    let decimals = decimals(money.currency());
     let digits = format!("{:0>width$}", money.minor.unsigned_abs(), width = decimals + 1);
     let (whole, rest) = digits.split_at(digits.len() - decimals);
     let sign = if money.minor < 0 { "-" } else { "" };
     let point = if decimals == 0 { "" } else { "." };
-    format!("{sign}{whole}{point}{rest} {}", money.currency)
+    format!("{sign}{whole}{point}{rest} {}", money.currency())
 }
 
 const NEW: &str = "money.new(minor, currency)";
@@ -193,7 +198,7 @@ fn parse(value: &Value) -> mlua::Result<Money> {
     let table = match value {
         Value::Table(table) => table,
         other => {
-            return one(other).map(|amount| amount.clone()).ok_or_else(|| {
+            return one(other).map(|amount| *amount).ok_or_else(|| {
                 let got = if other.is_null() { "null" } else { other.type_name() };
                 mlua::Error::runtime(format!("{PARSE}: an amount is missing, there is {got}"))
             });

@@ -97,7 +97,8 @@ pub(crate) async fn run(
         let session = shared.client()?.session();
         match publishing::publish(shared, call, &batch).await? {
             Ok(receipt) => {
-                match publishing::stored(shared, &session, batch, &receipt)? {
+                let loaded = |key: &str| work.loaded.iter().any(|loaded| loaded.subject == key);
+                match publishing::stored(shared, &session, batch, &receipt, loaded)? {
                     Some(events) => tell(lua, shared, &work, &events)?,
                     None => {
                         work.loaded.iter().for_each(|loaded| shared.entities.forget(&loaded.subject));

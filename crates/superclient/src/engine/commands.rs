@@ -131,7 +131,7 @@ pub(crate) async fn send(
         let session = shared.client()?.session();
         match publishing::publish(shared, call, &batch).await? {
             Ok(receipt) => {
-                match publishing::stored(shared, &session, batch, &receipt)? {
+                match publishing::stored(shared, &session, batch, &receipt, |key| key == subject)? {
                     Some(events) => entities::stored(lua, shared, &entity, &events)?,
                     None => shared.entities.forget(&subject),
                 }

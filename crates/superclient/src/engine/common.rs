@@ -68,6 +68,17 @@ struct Halves {
 type Last = BTreeMap<u64, Arc<Event>>;
 
 impl Recent {
+    /// Of what was just stored: the keys that it was decided on, and those that
+    /// somebody here knows. Nobody asks for the others, like a transaction that is over.
+    pub fn add_wanted(&self, events: &[Arc<Event>], decided_on: impl Fn(&str) -> bool) {
+        let wanted = |event: &&Arc<Event>| {
+            let Some(subject) = event.subject.as_deref() else { return false };
+            decided_on(subject) || lock(&self.0).knows(subject)
+        };
+        let wanted: Vec<_> = events.iter().filter(wanted).cloned().collect();
+        self.add(&wanted);
+    }
+
     pub fn add(&self, events: &[Arc<Event>]) {
         let mut all = lock(&self.0);
         for event in events {
@@ -93,6 +104,10 @@ impl Recent {
 }
 
 impl Halves {
+    fn knows(&self, subject: &str) -> bool {
+        self.young.contains_key(subject) || self.old.contains_key(subject)
+    }
+
     fn of(&mut self, subject: &str) -> &mut Last {
         if !self.young.contains_key(subject) {
             if self.young.len() >= KEYS {

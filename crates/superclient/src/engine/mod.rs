@@ -20,6 +20,7 @@ use mlua::{Lua, Table, Value};
 
 use crate::json;
 use crate::machine::{Call, Shared};
+use crate::room::Room;
 
 /// An event as the host makes it: correlated, caused, signed by the script.
 pub(crate) fn new_event(
@@ -76,18 +77,19 @@ pub(crate) fn accepted(
     position: Option<Position>,
     duplicate: bool,
 ) -> mlua::Result<Table> {
-    let answer = lua.create_table()?;
-    answer.set("ok", true)?;
-    let events = lua.create_table()?;
+    let _room = Room::take(lua, ids.iter().map(|(id, kind)| id.len() + kind.len()).sum());
+    let answer = lua.create_table_with_capacity(0, 4)?;
+    answer.raw_set("ok", true)?;
+    let events = lua.create_table_with_capacity(ids.len(), 0)?;
     for (id, kind) in ids {
-        let event = lua.create_table()?;
-        event.set("id", id.as_str())?;
-        event.set("type", kind.as_str())?;
-        events.push(event)?;
+        let event = lua.create_table_with_capacity(0, 2)?;
+        event.raw_set("id", id.as_str())?;
+        event.raw_set("type", kind.as_str())?;
+        events.raw_push(event)?;
     }
-    answer.set("events", events)?;
-    answer.set("position", position.map(|position| position.to_string()))?;
-    answer.set("duplicate", duplicate)?;
+    answer.raw_set("events", events)?;
+    answer.raw_set("position", position.map(|position| position.to_string()))?;
+    answer.raw_set("duplicate", duplicate)?;
     Ok(answer)
 }
 

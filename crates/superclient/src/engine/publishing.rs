@@ -59,12 +59,13 @@ pub(crate) async fn is_known(shared: &Shared, id: &str, subject: &str) -> mlua::
 }
 
 /// The batch as the log holds it now. `None` if this cannot be told: a reconnect
-/// came between, or it was stored before.
+/// came between, or it was stored before. `decided_on` are the keys that were loaded for it.
 pub(crate) fn stored(
     shared: &Shared,
     session: &Arc<str>,
     batch: Vec<NewEvent>,
     receipt: &Receipt,
+    decided_on: impl Fn(&str) -> bool,
 ) -> mlua::Result<Option<Vec<Arc<Event>>>> {
     if receipt.is_duplicate() || *session != shared.client()?.session() {
         return Ok(None);
@@ -93,7 +94,7 @@ pub(crate) fn stored(
         data: new.data,
     });
     let events: Vec<Arc<Event>> = events.map(Arc::new).collect();
-    shared.common()?.recent.add(&events);
+    shared.common()?.recent.add_wanted(&events, decided_on);
     Ok(Some(events))
 }
 
