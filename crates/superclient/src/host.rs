@@ -14,6 +14,7 @@ use crate::bundle::Bundle;
 use crate::engine::common::Common;
 use crate::engine::instance::{self, Blueprint, Job};
 use crate::engine::keeper::{Keeping, Wish};
+use crate::engine::setbacks::Setbacks;
 use crate::http::{self, Table};
 use crate::reload::{self, Reload, Source, check};
 use crate::state::State;
@@ -103,6 +104,7 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
             reached: watch::Sender::new(Position::ZERO),
             filled: watch::Sender::new(false),
             wishes: Arc::new(tokio::sync::Mutex::new(wished)),
+            setbacks: Setbacks::default(),
         };
         let common = Arc::<Common>::default();
         let mut instances = Vec::new();

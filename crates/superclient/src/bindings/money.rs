@@ -24,7 +24,7 @@ impl Money {
         std::str::from_utf8(&self.currency).expect("capital letters")
     }
 
-    pub fn to_json(&self) -> Json {
+    pub fn to_json(self) -> Json {
         json!({ "minor": self.minor.to_string(), "currency": self.currency() })
     }
 

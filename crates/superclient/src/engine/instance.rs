@@ -30,7 +30,7 @@ use crate::state::{self, State};
 const CREDIT: u64 = 256;
 
 /// An event that failed this often is parked, with all that come after it on its key.
-const ATTEMPTS_MAX: u32 = 10;
+pub(crate) const ATTEMPTS_MAX: u32 = 10;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -271,12 +271,17 @@ fn what_next(attempt: u32) -> (String, Duration) {
         let told = format!("attempt {attempt} of {ATTEMPTS_MAX}: its key is parked (daybook group parked)");
         return (told, Duration::ZERO);
     }
-    let delay = (BACKOFF_FIRST * 2u32.saturating_pow(attempt.saturating_sub(1))).min(BACKOFF_MAX);
+    let delay = backoff(attempt);
     (format!("attempt {attempt} of {ATTEMPTS_MAX}, next in {delay:?}"), delay)
 }
 
+/// How long to wait after this many attempts failed.
+pub(crate) fn backoff(attempt: u32) -> Duration {
+    (BACKOFF_FIRST * 2u32.saturating_pow(attempt.saturating_sub(1))).min(BACKOFF_MAX)
+}
+
 /// What the state said, if that is why a script's call failed.
-fn state_error(error: &mlua::Error) -> Option<state::Error> {
+pub(crate) fn state_error(error: &mlua::Error) -> Option<state::Error> {
     error.chain().find_map(|cause| cause.downcast_ref::<state::Error>().cloned())
 }
 

@@ -19,6 +19,7 @@ use daybook_model::Position;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::progress::{Progress, Report};
+use super::setbacks::Setbacks;
 use super::{replay, timers, views};
 use crate::machine::{Machine, describe};
 use crate::state::{State, Tables};
@@ -37,6 +38,8 @@ pub(crate) struct Keeping {
     /// Whether handlers that use the service's own table may run.
     pub filled: watch::Sender<bool>,
     pub wishes: Arc<Mutex<mpsc::Receiver<Wish>>>,
+    /// What the views cannot take.
+    pub setbacks: Setbacks,
 }
 
 /// Keeps the tables for ever.
@@ -67,7 +70,7 @@ async fn keep(machine: &Machine, keeping: &Keeping, wishes: &mut mpsc::Receiver<
     }
     keeping.filled.send_replace(true);
     let wish = tokio::select! {
-        ended = views::follow(machine, &tables, &keeping.reached) => return ended,
+        ended = views::follow(machine, &tables, &keeping.reached, &keeping.setbacks) => return ended,
         ended = timers::follow(machine, &tables) => return ended,
         lost = renew(state, false) => return lost,
         wish = wishes.recv() => wish,
@@ -77,7 +80,7 @@ async fn keep(machine: &Machine, keeping: &Keeping, wishes: &mut mpsc::Receiver<
     let mut progress = Progress::new(Some(wish), head);
     let rebuilt = tokio::select! {
         rebuilt = rebuild(machine, keeping, state, &tables, &mut progress) => rebuilt,
-        ended = views::follow(machine, &tables, &keeping.reached) => ended,
+        ended = views::follow(machine, &tables, &keeping.reached, &keeping.setbacks) => ended,
         lost = renew(state, machine.shared.own_table) => lost,
     };
     progress.end(rebuilt.as_ref().err().map(describe)).await;

@@ -11,6 +11,7 @@ pub(crate) mod outlet;
 pub(crate) mod progress;
 pub(crate) mod publishing;
 pub(crate) mod replay;
+pub(crate) mod setbacks;
 pub(crate) mod snapshots;
 pub(crate) mod timers;
 pub(crate) mod views;

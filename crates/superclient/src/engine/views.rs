@@ -6,9 +6,11 @@ use daybook_client::{Item, ReadQuery};
 use daybook_model::wire::{Edge, Start};
 use daybook_model::{Event, Filter, Position};
 use futures_util::FutureExt;
+use mlua::{AnyUserData, Function};
 use tokio::sync::watch;
 
 use super::progress::Progress;
+use super::setbacks::{self, Again, PARKED, Setbacks};
 use super::{bus_error, entities};
 use crate::bindings::ctx;
 use crate::machine::{CALL, Call, Kind, Machine, Overlay, Pure, Shared};
@@ -47,27 +49,46 @@ fn kept(tables: &Tables) -> mlua::Result<Option<(Position, String)>> {
     }))
 }
 
-/// Follows the log for ever; `reached` tells how far the tables are.
+/// Follows the log for ever, and tells how far the tables are.
 pub(crate) async fn follow(
     machine: &Machine,
     tables: &Tables,
     reached: &watch::Sender<Position>,
+    setbacks: &Setbacks,
+) -> mlua::Result<()> {
+    let mut refilling = false;
+    loop {
+        let ended = follow_on(machine, tables, reached, setbacks, &mut refilling).await;
+        match ended.as_ref().err().and_then(Again::of) {
+            Some(delay) => tokio::time::sleep(delay).await,
+            None => return ended,
+        }
+    }
+}
+
+async fn follow_on(
+    machine: &Machine,
+    tables: &Tables,
+    reached: &watch::Sender<Position>,
+    setbacks: &Setbacks,
+    refilling: &mut bool,
 ) -> mlua::Result<()> {
     let shared = &machine.shared;
     let Some(filter) = filter(shared) else { return std::future::pending().await };
-    let mut refilling = false;
     // A view that was changed is another view: it is filled from the beginning.
     let from = match kept(tables)? {
         Some((position, script)) if script == shared.script_hash => position,
         _ => {
             tables.wipe(b"view/").map_err(mlua::Error::external)?;
-            refilling = true;
-            call_back(machine, tables, true)?;
+            tables.wipe(PARKED).map_err(mlua::Error::external)?;
+            if !std::mem::replace(refilling, true) {
+                call_back(machine, tables, true)?;
+            }
             Position::ZERO
         }
     };
     reached.send_replace(from);
-    let mut pending = Pending::new(machine, tables);
+    let mut pending = Pending::new(machine, tables, setbacks.clone());
     let mut subscription =
         shared.client()?.subscribe(Start::Position(from), filter).await.map_err(bus_error)?;
     let mut live = false;
@@ -90,8 +111,9 @@ pub(crate) async fn follow(
             }
             Some(Item::CaughtUp(position)) => {
                 live = true;
+                pending.filling = false;
                 pending.commit()?;
-                if std::mem::take(&mut refilling) {
+                if std::mem::take(refilling) {
                     call_back(machine, tables, false)?;
                 }
                 reached.send_if_modified(|known| {
@@ -112,11 +134,28 @@ pub(crate) async fn fill(
     until: Position,
     progress: &mut Progress,
 ) -> mlua::Result<()> {
+    progress.phase("views");
+    let setbacks = Setbacks::default();
+    loop {
+        let ended = fill_on(machine, tables, until, progress, &setbacks).await;
+        match ended.as_ref().err().and_then(Again::of) {
+            Some(delay) => tokio::time::sleep(delay).await,
+            None => return ended,
+        }
+    }
+}
+
+async fn fill_on(
+    machine: &Machine,
+    tables: &Tables,
+    until: Position,
+    progress: &mut Progress,
+    setbacks: &Setbacks,
+) -> mlua::Result<()> {
     let shared = &machine.shared;
     let Some(filter) = filter(shared) else { return Ok(()) };
-    progress.phase("views");
     let from = position(tables)?.unwrap_or(Position::ZERO);
-    let mut pending = Pending::new(machine, tables);
+    let mut pending = Pending::new(machine, tables, setbacks.clone());
     let mut subscription =
         shared.client()?.subscribe(Start::Position(from), filter).await.map_err(bus_error)?;
     let mut caught_up = from;
@@ -144,25 +183,71 @@ pub(crate) async fn fill(
 struct Pending<'a> {
     machine: &'a Machine,
     tables: &'a Tables,
+    setbacks: Setbacks,
+    /// The past comes first: nobody reads these rows yet.
+    filling: bool,
     overlay: Overlay,
     events: usize,
     position: Option<Position>,
 }
 
 impl<'a> Pending<'a> {
-    fn new(machine: &'a Machine, tables: &'a Tables) -> Self {
-        Self { machine, tables, overlay: Overlay::new(), events: 0, position: None }
+    fn new(machine: &'a Machine, tables: &'a Tables, setbacks: Setbacks) -> Self {
+        Self { machine, tables, setbacks, filling: true, overlay: Overlay::new(), events: 0, position: None }
     }
 
     /// Position that is committed, if this was enough for a commit.
+    ///
+    /// What waits is lost when an event fails, and is made again; before an event that
+    /// has failed once it is committed, so that nothing is lost with it.
     fn add(&mut self, event: &Event) -> mlua::Result<Option<Position>> {
+        self.setbacks.not_in_a_spent(self.machine)?;
+        if self.setbacks.concern(event) {
+            self.commit()?;
+            self.overlay = self.alone(event)?;
+            self.setbacks.forget();
+            self.position = Some(event.position.next());
+            return self.commit();
+        }
         let overlay = std::mem::take(&mut self.overlay);
-        self.overlay = run(self.machine, event, overlay, Some(self.tables))?;
+        self.overlay = match run(self.machine, event, overlay, Some(self.tables)) {
+            Ok(overlay) => overlay,
+            Err(Failed { view, error }) => {
+                self.setbacks.failed(self.machine, event, self.filling, vec![(view, error)])?;
+                Overlay::new()
+            }
+        };
         self.position = Some(event.position.next());
         self.events += 1;
         let full = self.events >= COMMIT_EVENTS
             || (self.events.is_multiple_of(LOOK_EVENTS) && self.bytes() >= COMMIT_BYTES);
         if full { self.commit() } else { Ok(None) }
+    }
+
+    /// One more attempt, each view for itself: one that fails does not hold up the others for ever.
+    fn alone(&self, event: &Event) -> mlua::Result<Overlay> {
+        self.machine.budget.make_room(&self.machine.lua)?;
+        let mut overlay = Overlay::new();
+        let mut errors = Vec::new();
+        for view in wanted(self.machine, event) {
+            if setbacks::is_parked(self.tables, &view.view, event).map_err(mlua::Error::external)? {
+                continue;
+            }
+            match run_these(self.machine, event, overlay.clone(), Some(self.tables), vec![view]) {
+                Ok(rows) => overlay = rows,
+                Err(Failed { view, error }) => errors.push((view, error)),
+            }
+            // Nothing runs in this machine any more: the others have their turn in the next.
+            if self.machine.budget.exceeded() {
+                break;
+            }
+        }
+        if !errors.is_empty() {
+            let parked = self.setbacks.failed(self.machine, event, self.filling, errors)?;
+            self.tables.commit_leader(&parked).map_err(mlua::Error::external)?;
+            self.setbacks.not_in_a_spent(self.machine)?;
+        }
+        Ok(overlay)
     }
 
     fn bytes(&self) -> usize {
@@ -201,13 +286,47 @@ pub(crate) fn call_back(machine: &Machine, tables: &Tables, before: bool) -> mlu
     tables.commit_leader(&writes).map_err(mlua::Error::external)
 }
 
+/// A view's function, and the table that it fills.
+struct Wanted {
+    view: String,
+    kv: AnyUserData,
+    function: Function,
+}
+
+/// What a view could not take, and why.
+pub(crate) struct Failed {
+    view: String,
+    pub error: mlua::Error,
+}
+
+fn wanted(machine: &Machine, event: &Event) -> Vec<Wanted> {
+    let definitions = machine.shared.definitions.borrow();
+    let views = definitions.views.iter().filter(|view| view.types.contains(&event.kind));
+    let wanted = views.map(|view| Wanted {
+        view: view.name.clone(),
+        kv: view.kv.clone(),
+        function: view.function.clone(),
+    });
+    wanted.collect()
+}
+
 /// Runs every view that wants `event`, on top of `overlay`; without tables there is nothing below it.
 pub(crate) fn run(
     machine: &Machine,
     event: &Event,
     overlay: Overlay,
     tables: Option<&Tables>,
-) -> mlua::Result<Overlay> {
+) -> Result<Overlay, Failed> {
+    run_these(machine, event, overlay, tables, wanted(machine, event))
+}
+
+fn run_these(
+    machine: &Machine,
+    event: &Event,
+    overlay: Overlay,
+    tables: Option<&Tables>,
+    views: Vec<Wanted>,
+) -> Result<Overlay, Failed> {
     let call = Rc::new(Call {
         overlay: overlay.into(),
         scratch: tables.is_none(),
@@ -216,19 +335,20 @@ pub(crate) fn run(
         position: Some(event.position),
         ..Call::new(Kind::View, event.id.clone(), event.recordedtime)
     });
-    let functions: Vec<_> = {
-        let definitions = machine.shared.definitions.borrow();
-        let wanted = definitions.views.iter().filter(|view| view.types.contains(&event.kind));
-        wanted.map(|view| (view.kv.clone(), view.function.clone())).collect()
-    };
     CALL.sync_scope(call.clone(), || {
-        let _pure = Pure::enter()?;
         let _entered = machine.budget.enter();
-        let table = ctx::event(&machine.lua, event)?;
-        for (kv, function) in functions {
-            function.call::<()>((kv, table.clone(), ctx::ctx(&machine.lua, &call)?))?;
+        // One event is one table, however many views look at it.
+        let table = ctx::event(&machine.lua, event);
+        for Wanted { view, kv, function } in views {
+            let run = || {
+                let _pure = Pure::enter()?;
+                let context = ctx::ctx(&machine.lua, &call)?;
+                function.call::<()>((kv, table.clone()?, context))
+            };
+            let failed = |error| Failed { view, error: machine.budget.placed(error, Some(&function)) };
+            run().map_err(failed)?;
         }
-        Ok::<_, mlua::Error>(())
+        Ok(())
     })?;
     Ok(call.overlay.take())
 }
@@ -245,7 +365,7 @@ pub(crate) async fn as_of(machine: &Machine, at: &str) -> mlua::Result<Overlay> 
         if !cut && failed.is_none() {
             match run(machine, &event, std::mem::take(&mut overlay), None) {
                 Ok(changed) => overlay = changed,
-                Err(error) => failed = Some(error),
+                Err(Failed { error, .. }) => failed = Some(error),
             }
         }
         Ok::<_, daybook_client::ReadError>(())

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Answer;
-use crate::engine::{replay, timers};
+use crate::engine::{replay, setbacks, timers};
 use crate::host::{Directory, Service};
 use crate::machine::OWN;
 
@@ -53,7 +53,7 @@ fn lines(body: Body) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// Views, the own table, what was handled, timers: all that a rebuild makes again.
+/// Views, the own table, what was handled, what views could not take, timers: all that a rebuild makes again.
 fn state(service: &Service, query: &[(String, String)]) -> Result<Response, Answer> {
     let wanted = query.iter().find(|(name, _)| name == "table").map(|(_, value)| value.as_str());
     let mut text = String::new();
@@ -76,6 +76,7 @@ fn state(service: &Service, query: &[(String, String)]) -> Result<Response, Answ
         })?;
         tables.each(OWN, |(key, value)| tell("kv", &key[OWN.len()..], &value))?;
         tables.each(replay::SEEN, |(key, value)| tell("handled", &key[replay::SEEN.len()..], &value))?;
+        tables.each(setbacks::PARKED, |(_, value)| tell("parked", b"", &value))?;
         tables.each(timers::PREFIX, |(_, value)| tell("timers", b"", &value))
     });
     match told {

@@ -137,8 +137,8 @@ async fn shadow(
         });
         match views::run(&machine, event, std::mem::take(&mut tables), None) {
             Ok(changed) => tables = changed,
-            Err(error) => {
-                let why = report::headline(&describe(&error)).to_owned();
+            Err(failed) => {
+                let why = report::headline(&describe(&failed.error)).to_owned();
                 seen.tables.insert(format!("the views, at position {}", event.position), why);
                 tables = Overlay::new();
             }

@@ -26,6 +26,7 @@ use stage::Stage;
 
 use crate::bindings::entity::EntityHandle;
 use crate::bundle::Bundle;
+use crate::engine::setbacks::Setbacks;
 use crate::engine::{instance, views};
 use crate::http::routes;
 use crate::machine::{CALL, Call, Kind, Machine};
@@ -131,7 +132,8 @@ impl Loaded {
     async fn test(&self, i: usize) -> mlua::Result<()> {
         let (machine, reached) = (self.machine.clone(), self.stage.reached.clone());
         let tables = machine.shared.state()?.tables().map_err(mlua::Error::external)?;
-        let following = views::follow(&machine, &tables, &reached);
+        let strict = Setbacks::strict();
+        let following = views::follow(&machine, &tables, &reached, &strict);
         let seed = uuid::Uuid::new_v4().to_string();
         let call = Call { correlation: Some(seed.clone()), ..Call::new(Kind::Route, seed, routes::clock()) };
         let run = instance::timed(&self.machine, self.run.call_async::<()>(i + 1));

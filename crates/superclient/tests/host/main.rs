@@ -14,6 +14,7 @@ mod reload;
 mod sandbox;
 mod timers;
 mod values;
+mod views;
 
 use std::collections::HashMap;
 use std::time::Duration;
