@@ -50,6 +50,15 @@ pub(super) enum Work {
     Returned(Returned),
 }
 
+impl Work {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Append(append) | Self::Returned(Returned { append, .. }) => append.weight,
+            Self::Barrier { .. } => 0,
+        }
+    }
+}
+
 pub(crate) struct Queue {
     state: Mutex<State>,
     /// Somebody may begin.
@@ -62,6 +71,8 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     work: VecDeque<Work>,
+    /// Of what waits in `work`.
+    waiting: usize,
     /// Of everything admitted and not yet released.
     bytes: usize,
     /// Batches that a look-up will bring back.
@@ -72,8 +83,10 @@ struct State {
     writing: bool,
     /// When the last batch was written, if nothing proves yet that it was durable.
     unproven: Option<Instant>,
-    /// The one who sequences sleeps until this much waits; 0 while it is awake.
+    /// The one who sequences sleeps until so many requests wait; 0 while it is awake.
     wanted: usize,
+    /// Or so many bytes.
+    wanted_bytes: usize,
     /// Those who wait to begin, and whether one of them was woken.
     idle: usize,
     called: bool,
@@ -83,8 +96,15 @@ impl State {
     /// Little work is not worth a wake while the disk is busy: it is taken when
     /// the disk is free.
     fn worth_beginning(&self) -> bool {
-        let enough = if self.writing { CHUNK } else { 1 };
-        !self.sequencing && self.work.len() >= enough
+        !self.sequencing && !self.work.is_empty() && (!self.writing || self.has_chunk())
+    }
+
+    fn has_chunk(&self) -> bool {
+        self.work.len() >= CHUNK || self.waiting >= CHUNK_BYTES
+    }
+
+    fn has_wanted(&self) -> bool {
+        self.wanted > 0 && (self.work.len() >= self.wanted || self.waiting >= self.wanted_bytes)
     }
 
     fn drained(&self) -> bool {
@@ -116,6 +136,8 @@ pub(super) struct Taken {
 const IDLE: Duration = Duration::from_millis(10);
 /// Requests that are checked and encoded together while the disk is busy.
 const CHUNK: usize = 16;
+/// Or fewer that are as much work: one batch of a hundred events is worth a wake.
+const CHUNK_BYTES: usize = 16 << 10;
 /// A pause without an arrival that ends the wait for more.
 const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The longest wait for more, however many keep coming.
@@ -151,8 +173,9 @@ impl Queue {
     }
 
     fn add(&self, mut state: MutexGuard<'_, State>, work: Work) {
+        state.waiting += work.weight();
         state.work.push_back(work);
-        if state.wanted > 0 && state.work.len() >= state.wanted {
+        if state.has_wanted() {
             state.wanted = 0;
             drop(state);
             self.more.notify_one();
@@ -210,9 +233,10 @@ impl Queue {
     /// which one computes while the other syncs. It ends when nobody came for a step.
     pub(super) fn take(&self, have: usize, room: usize, answered: usize) -> Taken {
         let mut state = self.lock();
-        while state.writing && (state.work.len() < CHUNK || room == 0) {
+        while state.writing && (room == 0 || !state.has_chunk()) {
             // With no room left only the end of the writing is of interest.
-            state.wanted = if room == 0 { usize::MAX } else { CHUNK };
+            let nothing = (usize::MAX, usize::MAX);
+            (state.wanted, state.wanted_bytes) = if room == 0 { nothing } else { (CHUNK, CHUNK_BYTES) };
             state = self.more.wait(state).expect("no code panics while it holds this lock");
         }
         let wave = (answered + have + state.work.len()) / 2;
@@ -224,7 +248,7 @@ impl Queue {
             && begun.elapsed() < GATHER_MAX
         {
             let before = state.work.len();
-            state.wanted = wave - have;
+            (state.wanted, state.wanted_bytes) = (wave - have, usize::MAX);
             let waited = self.more.wait_timeout(state, GATHER_STEP);
             state = waited.expect("no code panics while it holds this lock").0;
             if state.work.len() == before {
@@ -234,7 +258,9 @@ impl Queue {
         state.wanted = 0;
         let write = !state.writing;
         state.writing = true;
-        Taken { work: take_bytes(&mut state.work, room), write }
+        let work = take_bytes(&mut state.work, room);
+        state.waiting -= work.iter().map(Work::weight).sum::<usize>();
+        Taken { work, write }
     }
 
     /// The group is complete: somebody else may begin the next one.
@@ -296,9 +322,7 @@ fn take_bytes(work: &mut VecDeque<Work>, room: usize) -> VecDeque<Work> {
     let mut bytes = 0;
     let beyond = work.iter().position(|work| {
         let full = bytes >= room;
-        if let Work::Append(append) | Work::Returned(Returned { append, .. }) = work {
-            bytes += append.weight;
-        }
+        bytes += work.weight();
         full
     });
     match beyond {
