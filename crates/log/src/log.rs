@@ -312,6 +312,7 @@ impl Log {
         self.vouched = false;
         if let Some(active) = &mut self.active {
             active.offset = align(offset + buffer.len() as u64);
+            self.spare.used(active.offset, active.size);
         }
         Ok(places)
     }

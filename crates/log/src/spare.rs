@@ -10,7 +10,7 @@
 //! A spare may be half filled; opening the log removes it.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
@@ -28,9 +28,16 @@ pub(crate) const SPARE: &str = "spare";
 const PIECE_BYTES: u64 = 64 << 10;
 /// The same while the writer waits for the spare itself: fewer syncs are faster.
 const HURRIED_BYTES: u64 = 1 << 20;
+/// And while the segment in use fills faster than the spare.
+const CHASING_BYTES: u64 = 256 << 10;
 /// Pauses between pieces, in times of what the last took: most of the disk is
 /// the writer's, who waits for none of this unless it is fast enough to catch up.
 const PAUSES: u32 = 2;
+/// The same while the spare is behind: a short delay of every sync is better
+/// than all waiting for the rest of the spare.
+const PAUSES_BEHIND: u32 = 1;
+/// How full the segment in use may be when the spare is done: not quite.
+const DONE_AT_PERCENT: u64 = 90;
 
 #[derive(Default)]
 struct Slot {
@@ -45,6 +52,8 @@ pub(crate) struct Spare {
     file: Arc<Mutex<Slot>>,
     /// The writer waits: no pauses now.
     hurry: Arc<AtomicBool>,
+    /// Percent of the segment in use that are written.
+    used: Arc<AtomicU64>,
     /// The log is being closed: the file under way is given up.
     stop: Arc<AtomicBool>,
 }
@@ -79,6 +88,22 @@ impl Spare {
         made
     }
 
+    /// The segment in use is written up to `offset` of `size`.
+    pub fn used(&self, offset: u64, size: u64) {
+        self.used.store(offset * 100 / size.max(1), Ordering::Relaxed);
+    }
+
+    /// Bytes of the next piece, and the pauses after it.
+    fn pace(&self, at: u64, size: u64) -> (u64, u32) {
+        if self.hurry.load(Ordering::Acquire) {
+            (HURRIED_BYTES, 0)
+        } else if at * DONE_AT_PERCENT < size.saturating_mul(self.used.load(Ordering::Relaxed)) {
+            (CHASING_BYTES, PAUSES_BEHIND)
+        } else {
+            (PIECE_BYTES, PAUSES)
+        }
+    }
+
     pub fn renamed(&self) {
         self.lock().taken = false;
     }
@@ -104,13 +129,13 @@ impl Spare {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let begun = Instant::now();
-            let piece = if self.hurry.load(Ordering::Acquire) { HURRIED_BYTES } else { PIECE_BYTES };
+            let (piece, pauses) = self.pace(at, size);
             let len = (size - at).min(piece);
             file.write_all_at(&zeros[..len as usize], at)?;
             sync_unless(Bug::SpareSyncSkipped, &*file)?;
             at += len;
             if at < size && !self.hurry.load(Ordering::Acquire) {
-                std::thread::sleep(begun.elapsed() * PAUSES);
+                std::thread::sleep(begun.elapsed() * pauses);
             }
         }
         Ok((file, size))
