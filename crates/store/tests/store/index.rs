@@ -30,11 +30,16 @@ fn open(dir: &Path) -> Result<Arc<dyn EventStore>, OpenError> {
     LocalStore::open(dir, options()).map(|store| Arc::new(store) as Arc<dyn EventStore>)
 }
 
-fn numbered(i: u64) -> NewEvent {
-    NewEvent {
-        correlationid: Some(format!("c{}", i / 2)),
-        ..event(&format!("e{i}"), &format!("k/{}", i % 7), None)
+/// Every other one a UUID of version 7, their times in no order.
+fn id(i: u64) -> String {
+    match i % 2 {
+        0 => format!("e{i}"),
+        _ => format!("0198c0de-{:04x}-7000-8000-{i:012x}", i * 7_919 % 10_007),
     }
+}
+
+fn numbered(i: u64) -> NewEvent {
+    NewEvent { correlationid: Some(format!("c{}", i / 2)), ..event(&id(i), &format!("k/{}", i % 7), None) }
 }
 
 async fn fill(dir: &Path) {
@@ -71,7 +76,7 @@ async fn wait_for_runs(dir: &Path, enough: impl Fn(&[String]) -> bool) {
 /// Every question that the index answers.
 async fn ask(store: &Arc<dyn EventStore>) {
     for i in (0..EVENTS).step_by(13) {
-        let found = store.event_by_id(&format!("e{i}")).await.unwrap().unwrap();
+        let found = store.event_by_id(&id(i)).await.unwrap().unwrap();
         assert_eq!(found.position.0, i);
         assert_eq!(store.position_at(found.recordedtime).await.unwrap().0, i);
         let earlier = Timestamp(found.recordedtime.0 - 1);
@@ -139,17 +144,52 @@ async fn few_runs_answer_everything_after_reopening() {
 async fn opening_does_not_read_what_is_sealed_and_indexed() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path()).await;
-    let segment = dir.path().join("0000000001.segment");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    let in_data = bytes.windows(5).position(|some| some == b"{\"id\"").unwrap();
-    bytes[in_data + 7] ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    damage_the_second_segment(dir.path());
     let store = open(dir.path()).unwrap();
     // Whoever reads it is told; everybody else is served.
     assert!(
         matches!(store.read(all()).await, Err(ReadError::Damaged(reason)) if reason.contains("0000000001.segment"))
     );
-    assert!(store.event_by_id("e399").await.unwrap().is_some());
+    assert!(store.event_by_id(&id(EVENTS - 1)).await.unwrap().is_some());
+}
+
+/// A log that is read from its beginning does not open then.
+fn damage_the_second_segment(dir: &Path) {
+    let segment = dir.join("0000000001.segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let in_data = bytes.windows(5).position(|some| some == b"{\"id\"").unwrap();
+    bytes[in_data + 7] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+/// Their ids' times are not known: every one may hold any.
+#[tokio::test]
+async fn runs_of_the_format_before_answer_and_become_newer_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    for name in runs(dir.path()) {
+        let path = dir.path().join("index").join(name);
+        let mut run = std::fs::read(&path).unwrap();
+        run[8] = 2;
+        run[48..60].fill(0);
+        let crc = crc32c::crc32c(&run[..60]);
+        run[60..64].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&path, run).unwrap();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(dir.path(), copy.path());
+    damage_the_second_segment(copy.path());
+    assert!(open(copy.path()).is_ok(), "the runs were made again");
+    let store = open(dir.path()).unwrap();
+    ask(&store).await;
+    for i in EVENTS..2 * EVENTS {
+        store.append(batch(vec![numbered(i)])).await.unwrap();
+    }
+    for i in [1, 2, EVENTS - 1, EVENTS + 1] {
+        let again = store.append(batch(vec![numbered(i)])).await.unwrap();
+        assert_eq!((again[0].position.0, again[0].duplicate), (i, true));
+    }
+    store.close().await;
 }
 
 #[tokio::test]
@@ -179,7 +219,7 @@ async fn a_damaged_index_gives_no_wrong_answer() {
             copy_dir(dir.path(), copy.path());
             let store = open(copy.path()).unwrap();
             for i in (0..EVENTS).step_by(9) {
-                match store.event_by_id(&format!("e{i}")).await {
+                match store.event_by_id(&id(i)).await {
                     Ok(found) => assert_eq!(found.unwrap().position.0, i),
                     Err(ReadError::Unavailable(reason)) => {
                         assert!(reason.contains("index"), "{reason}");

@@ -9,6 +9,7 @@ use daybook_model::{Event, Position};
 use foldhash::HashMap;
 
 use super::hash::{Hasher, Kind, session_levels};
+use super::times::IdTimes;
 
 /// How far a key has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub(super) struct Mem {
     pub places: Vec<Place>,
     /// Ascending: `recordedtime` never goes backwards.
     pub times: Vec<i64>,
+    pub id_times: IdTimes,
     pub postings: HashMap<u64, Postings>,
     pub keys: BTreeMap<Arc<str>, KeyHead>,
     /// Each type's last position.
@@ -43,10 +45,21 @@ impl Mem {
             base,
             places: Vec::new(),
             times: Vec::new(),
+            id_times: IdTimes::NONE,
             postings: HashMap::default(),
             keys: BTreeMap::new(),
             types: BTreeMap::new(),
         }
+    }
+
+    /// Goes on where `full` ends, and will grow as large: everybody waits while
+    /// a map of a hundred thousand entries is moved to a larger one.
+    pub fn after(full: &Self) -> Self {
+        let mut next = Self::new(full.hasher, full.end());
+        next.places.reserve(full.places.len());
+        next.times.reserve(full.times.len());
+        next.postings.reserve(full.postings.len());
+        next
     }
 
     pub fn end(&self) -> u64 {
@@ -58,6 +71,7 @@ impl Mem {
         let at = self.places.len() as u32;
         self.places.push(place);
         self.times.push(event.recordedtime.0);
+        self.id_times.add(&event.id);
         self.post(Kind::Id, &event.id, at);
         self.post(Kind::Type, &event.kind, at);
         self.post(Kind::Correlation, &event.correlationid, at);

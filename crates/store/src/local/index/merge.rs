@@ -9,6 +9,7 @@ use super::codec::{KeyEntry, Posting};
 use super::mem::Mem;
 use super::names;
 use super::run::Run;
+use super::times::IdTimes;
 use super::write::RunWriter;
 
 /// How many runs of one size become one of the next.
@@ -17,7 +18,8 @@ pub(super) const FAN: usize = 4;
 pub(super) fn write_mem(disk: &dyn Disk, log: LogId, mem: &Mem) -> io::Result<Run> {
     let entries = mem.places.len() + mem.keys.len();
     let first_time = mem.times.first().copied().unwrap_or(i64::MIN);
-    let mut run = RunWriter::create(disk, log, (mem.base, mem.end()), entries as u64, first_time)?;
+    let range = (mem.base, mem.end());
+    let mut run = RunWriter::create(disk, log, range, entries as u64, first_time, mem.id_times)?;
     for (position, place) in (mem.base..).zip(&mem.places) {
         run.place(position, *place)?;
     }
@@ -64,7 +66,8 @@ pub(super) fn merge(
 ) -> io::Result<Run> {
     let (base, end) = (runs[0].base, runs[runs.len() - 1].end);
     let entries = runs.iter().map(|run| run.filter_entries).sum();
-    let mut merged = RunWriter::create(disk, log, (base, end), entries, runs[0].first_time)?;
+    let id_times = runs.iter().fold(IdTimes::NONE, |all, run| all.and(run.id_times));
+    let mut merged = RunWriter::create(disk, log, (base, end), entries, runs[0].first_time, id_times)?;
     for run in runs {
         let mut position = run.base;
         while position < run.end {

@@ -3,7 +3,7 @@
 //! The youngest events are indexed in memory; older ones in immutable runs of
 //! consecutive positions, each a file, merged geometrically so that there are
 //! few. A question that most runs must answer with no (is this id known? this
-//! key?) is answered by a filter in memory.
+//! key?) is answered by a filter in memory, or by the time that the id names.
 //!
 //! # Promises
 //! 1. Every answer is right, whatever hashes collide: ids and keys are compared
@@ -26,6 +26,7 @@ mod merge;
 mod names;
 mod run;
 mod runs;
+mod times;
 mod worker;
 mod write;
 
@@ -128,7 +129,7 @@ impl Index {
         if self.frozen.is_some() || self.mem.places.len() < self.run_events {
             return false;
         }
-        let next = Mem::new(self.hasher, self.mem.end());
+        let next = Mem::after(&self.mem);
         self.frozen = Some(Arc::new(std::mem::replace(&mut self.mem, next)));
         true
     }
@@ -173,7 +174,9 @@ impl Index {
         if let Some(frozen) = &self.frozen {
             frozen.positions(hash, &all, usize::MAX, &mut near);
         }
-        let far = self.runs.iter().rev().filter(|run| run.may_contain(hash)).cloned().collect();
+        let time = times::time_of(id);
+        let may = |run: &&Arc<Run>| run.id_times.may_hold(time) && run.may_contain(hash);
+        let far = self.runs.iter().rev().filter(may).cloned().collect();
         Lookup { hash, near, far }
     }
 

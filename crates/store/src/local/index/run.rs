@@ -1,7 +1,8 @@
 //! A run: the index of some consecutive positions, immutable, in one file.
 //!
 //! ```text
-//! header    64  magic "DAYBKRUN", format 4, zero 4, log id 16, base 8, end 8, zero 12, CRC32C 4
+//! header    64  magic "DAYBKRUN", format 4, zero 4, log id 16, base 8, end 8,
+//!               first and last millisecond that an id names 6 each, CRC32C 4
 //! places        offset 4, length 4 a position; blocks of 512 positions, each with its CRC32C
 //! postings      blocks of entries sorted by (hash, first position): hash, count, positions
 //! keys          blocks of entries sorted by key: key, next sequence, last position; before
@@ -10,7 +11,7 @@
 //! trailer   64  offsets of places, postings, keys, meta 8 each, length of meta 8, entries of
 //!               the filter 8, first recordedtime 8, CRC32C of meta 4, CRC32C of the trailer 4
 //! ```
-//! A fence is a block's first key and its offset; fences and filter are kept in
+//! Format 2 did not tell the times of the ids. A fence is a block's first key and its offset; fences and filter are kept in
 //! memory, everything else is read when asked for.
 
 use std::io;
@@ -22,10 +23,13 @@ use daybook_model::Position;
 use super::codec::{self, BLOCK_BYTES_MAX, Input, KeyEntry, Posting};
 use super::filter::Filter;
 use super::hash::is_filtered;
+use super::times::IdTimes;
 use super::{KeyHead, Range};
 use crate::planted::{Bug, has};
 
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
+/// The last without the times of the ids.
+const FORMAT_WITHOUT_TIMES: u32 = 2;
 pub(super) const HEADER_BYTES: usize = 64;
 pub(super) const TRAILER_BYTES: usize = 64;
 pub(super) const MAGIC: [u8; 8] = *b"DAYBKRUN";
@@ -56,6 +60,7 @@ pub(crate) struct Run {
     /// Of the file.
     pub(super) bytes: u64,
     pub(super) first_time: i64,
+    pub(super) id_times: IdTimes,
     pub(super) filter_entries: u64,
     filter: Filter,
     posting_fences: Vec<PostingFence>,
@@ -91,12 +96,18 @@ impl Run {
         check(&header)?;
         let mut input = Input(&header);
         let fixed = |input: &mut Input<'_>| input.u64().ok_or_else(|| damaged("it is too short"));
-        let is_ours = input.take(8) == Some(&MAGIC) && input.u32() == Some(FORMAT);
+        let is_run = input.take(8) == Some(&MAGIC);
+        let format = input.u32().unwrap_or_default();
         let _ = input.u32();
-        if !is_ours || input.take(16) != Some(&log.0) {
+        let is_known = (FORMAT_WITHOUT_TIMES..=FORMAT).contains(&format);
+        if !is_run || !is_known || input.take(16) != Some(&log.0) {
             return Err(damaged("it belongs to another log or format"));
         }
         let (base, end) = (fixed(&mut input)?, fixed(&mut input)?);
+        let id_times = match input.0.first_chunk() {
+            Some(times) if format > FORMAT_WITHOUT_TIMES => IdTimes::decode(times),
+            _ => IdTimes::ANY,
+        };
         if range_of(name) != Some((base, end)) {
             return Err(damaged("it has another's name"));
         }
@@ -122,6 +133,7 @@ impl Run {
             segments: meta.segments,
             bytes: len,
             first_time: first_time as i64,
+            id_times,
             filter_entries,
             filter: meta.filter,
             posting_fences: meta.posting_fences,

@@ -12,6 +12,7 @@ use super::codec::{self, BLOCK_BYTES, KeyEntry, LIST_MAX};
 use super::filter::Filter;
 use super::hash::is_filtered;
 use super::run::{self, FORMAT, KeyFence, MAGIC, Meta, PLACES, PostingFence, Run};
+use super::times::IdTimes;
 
 /// Written and synced in pieces, so that the log's own syncs never wait behind more.
 const PIECE_BYTES: usize = 1 << 20;
@@ -51,6 +52,7 @@ impl<'a> RunWriter<'a> {
         (base, end): (u64, u64),
         filter_entries: u64,
         first_time: i64,
+        id_times: IdTimes,
     ) -> io::Result<Self> {
         let name = run::name(base, end);
         let temporary = format!("{name}.tmp");
@@ -65,7 +67,8 @@ impl<'a> RunWriter<'a> {
         header.extend_from_slice(&log.0);
         header.extend_from_slice(&base.to_le_bytes());
         header.extend_from_slice(&end.to_le_bytes());
-        header.resize(run::HEADER_BYTES - 4, 0);
+        id_times.encode(&mut header);
+        debug_assert_eq!(header.len(), run::HEADER_BYTES - 4);
         header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
         let entries = usize::try_from(filter_entries).unwrap_or(usize::MAX);
         Ok(Self {
