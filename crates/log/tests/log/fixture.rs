@@ -14,7 +14,7 @@ fn options() -> Options {
     Options { first_segment_bytes: 1024, segment_bytes: 2048, ..crate::options() }
 }
 
-const FORMATS: [u32; 2] = [1, 2];
+const FORMATS: [u32; 3] = [1, 2, 3];
 
 /// What is in every fixture, for ever.
 fn batch(i: usize) -> Vec<Vec<u8>> {
@@ -89,9 +89,9 @@ fn an_older_log_says_its_new_format_before_anything_new_is_in_it() {
     Log::verify(&*disk, |_, _, _| Ok(())).unwrap();
     assert_eq!(format("LOG"), 1, "verifying wrote");
     let (mut log, _) = Log::open(disk, options(), |_, _, _| Ok(())).unwrap();
-    assert_eq!((format("LOG"), format("0000000001.segment")), (2, 1));
+    assert_eq!((format("LOG"), format("0000000001.segment")), (3, 1));
     // No mark goes where a program of that format would not expect one.
     append(&mut log, &batch(6)).unwrap();
     log.vouch().unwrap();
-    assert_eq!(format("0000000002.segment"), 2);
+    assert_eq!(format("0000000002.segment"), 3);
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use daybook_log::sim::SimDisk;
-use daybook_log::{Disk, DiskFile, Log, OpenError};
+use daybook_log::{Disk, DiskFile, FORMAT_VERSION, Log, OpenError};
 
 use crate::load::{Load, append, open};
 use crate::options;
@@ -90,11 +90,11 @@ fn segments_without_their_identity_are_refused() {
 fn a_log_from_the_future_is_refused_with_both_numbers_and_untouched() {
     let (disk, _) = full();
     let mut identity = disk.file("LOG").unwrap();
-    identity[8] = 3;
+    identity[8] = FORMAT_VERSION as u8 + 1;
     disk.put("LOG", identity);
     let error = refusal(&disk);
-    assert!(matches!(&error, OpenError::OtherVersion { known: 2, .. }));
-    assert!(error.to_string().contains("format 3"), "{error}");
+    assert!(matches!(&error, OpenError::OtherVersion { known: FORMAT_VERSION, .. }));
+    assert!(error.to_string().contains(&format!("format {}", FORMAT_VERSION + 1)), "{error}");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_segment_from_the_future_is_refused_also_when_it_is_empty() {
     let last = segments(&disk).pop().unwrap();
     let begun = |bytes: &[u8]| {
         let mut header = bytes[..64].to_vec();
-        header[8] = 3;
+        header[8] = FORMAT_VERSION as u8 + 1;
         let crc = crc32c::crc32c(&header[..60]);
         header[60..64].copy_from_slice(&crc.to_le_bytes());
         [header, bytes[64..].to_vec()].concat()

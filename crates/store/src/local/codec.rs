@@ -2,15 +2,22 @@
 //! they came. The position is the record's place, not stored.
 //!
 //! ```text
-//! 1 version (1)   2 flags   8 recordedtime (µs)   [8 sequence] [varint first offset, varint size of the batch]
-//! then strings, each varint length + UTF-8: id, type, source, session, correlation, time (empty: the recorded time),
-//! [subject] [cause] [principal] [datacontenttype] [dataschema] [traceparent]
+//! 1 version (2)   2 flags   8 recordedtime (µs)   [8 sequence] [varint first offset, varint size of the batch]
+//! then strings, each varint length + UTF-8: id*, type, source, session*, correlation*, time (empty: the recorded time),
+//! [subject] [cause*] [principal] [datacontenttype] [dataschema] [traceparent]
 //! [varint count, then name, kind 0/1/2, value per extension]   [data: the rest]
 //! ```
+//! *: a name that may end in a UUID: varint (2 × length + 1 if it does), UTF-8 of what is before it, and the UUID in
+//! 16 bytes. Only one in the canonical form, lower case with hyphens: the text comes back byte for byte.
+//! Version 1 has plain strings there too.
 
 use daybook_model::{Data, Event, ExtensionValue, JsonText, NewEvent, Position, Sequence, Timestamp};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The last without packed names.
+const VERSION_PLAIN: u8 = 1;
 
 mod flag {
     pub const SUBJECT: u16 = 1 << 0;
@@ -73,20 +80,19 @@ pub(crate) fn encode(event: &Event, defaulted: Defaulted, out: &mut Vec<u8>) {
         put_varint(out, event.position.0 - first.0);
         put_varint(out, u64::from(size));
     }
-    put_text(out, &event.id);
+    put_name(out, &event.id);
     put_text(out, &event.kind);
     put_text(out, &event.source);
-    put_text(out, &event.sessionid);
-    put_text(out, &event.correlationid);
+    put_name(out, &event.sessionid);
+    put_name(out, &event.correlationid);
     put_text(out, if defaulted.time { "" } else { &event.time });
-    let optional = [
-        &event.subject,
-        &event.causationid,
-        &event.authid,
-        &event.datacontenttype,
-        &event.dataschema,
-        &event.traceparent,
-    ];
+    if let Some(subject) = &event.subject {
+        put_text(out, subject);
+    }
+    if let Some(cause) = &event.causationid {
+        put_name(out, cause);
+    }
+    let optional = [&event.authid, &event.datacontenttype, &event.dataschema, &event.traceparent];
     for text in optional.into_iter().flatten() {
         put_text(out, text);
     }
@@ -121,9 +127,11 @@ pub(crate) struct NoEvent(&'static str);
 
 pub(crate) fn decode(position: Position, body: &[u8]) -> Result<(Event, Defaulted), NoEvent> {
     let mut input = Input(body);
-    if input.take(1)?[0] != VERSION {
+    let version = input.take(1)?[0];
+    if !(VERSION_PLAIN..=VERSION).contains(&version) {
         return Err(NoEvent("its version is unknown"));
     }
+    let name = |input: &mut Input<'_>| if version == VERSION_PLAIN { input.text() } else { input.name() };
     let flags = u16::from_le_bytes(input.array()?);
     let has = |bit| flags & bit != 0;
     let recordedtime = Timestamp(i64::from_le_bytes(input.array()?));
@@ -136,18 +144,18 @@ pub(crate) fn decode(position: Position, body: &[u8]) -> Result<(Event, Defaulte
     } else {
         None
     };
-    let id = input.text()?;
+    let id = name(&mut input)?;
     let kind = input.text()?;
     let source = input.text()?;
-    let sessionid = input.text()?;
-    let correlationid = input.text()?;
+    let sessionid = name(&mut input)?;
+    let correlationid = name(&mut input)?;
     let mut time = input.text()?;
     if has(flag::TIME_DEFAULTED) {
         time = recordedtime.to_string();
     }
+    let subject = if has(flag::SUBJECT) { Some(input.text()?) } else { None };
+    let causationid = if has(flag::CAUSE) { Some(name(&mut input)?) } else { None };
     let mut optional = |bit| if has(bit) { input.text().map(Some) } else { Ok(None) };
-    let subject = optional(flag::SUBJECT)?;
-    let causationid = optional(flag::CAUSE)?;
     let authid = optional(flag::PRINCIPAL)?;
     let datacontenttype = optional(flag::CONTENT_TYPE)?;
     let dataschema = optional(flag::SCHEMA)?;
@@ -234,6 +242,22 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
+fn put_name(out: &mut Vec<u8>, text: &str) {
+    let (plain, uuid) = packed(text).map_or((text, None), |(plain, uuid)| (plain, Some(uuid)));
+    put_varint(out, (plain.len() as u64) << 1 | u64::from(uuid.is_some()));
+    out.extend_from_slice(plain.as_bytes());
+    out.extend_from_slice(uuid.as_ref().map_or(&[][..], |uuid| uuid.as_bytes()));
+}
+
+/// What stands before the UUID at the end of `text`, if there is one.
+fn packed(text: &str) -> Option<(&str, Uuid)> {
+    let (plain, last) = text.split_at_checked(text.len().checked_sub(Hyphenated::LENGTH)?)?;
+    let uuid = Uuid::try_parse(last).ok()?;
+    // Upper case and other forms are read too, but would not come back.
+    let same = uuid.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]) == last;
+    same.then_some((plain, uuid))
+}
+
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -262,8 +286,119 @@ impl<'a> Input<'a> {
     }
 
     fn text(&mut self) -> Result<String, NoEvent> {
-        let len = usize::try_from(self.varint()?).map_err(|_| NoEvent("a text is too long"))?;
-        let bytes = self.take(len)?;
-        str::from_utf8(bytes).map(str::to_owned).map_err(|_| NoEvent("a text is no UTF-8"))
+        let len = self.varint()?;
+        self.utf8(len).map(str::to_owned)
+    }
+
+    fn name(&mut self) -> Result<String, NoEvent> {
+        let head = self.varint()?;
+        let plain = self.utf8(head >> 1)?;
+        if head & 1 == 0 {
+            return Ok(plain.to_owned());
+        }
+        let uuid = Uuid::from_bytes(self.array()?);
+        let mut text = String::with_capacity(plain.len() + Hyphenated::LENGTH);
+        text.push_str(plain);
+        text.push_str(uuid.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]));
+        Ok(text)
+    }
+
+    fn utf8(&mut self, len: u64) -> Result<&'a str, NoEvent> {
+        let len = usize::try_from(len).map_err(|_| NoEvent("a text is too long"))?;
+        str::from_utf8(self.take(len)?).map_err(|_| NoEvent("a text is no UTF-8"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "0198c0de-0000-7000-8abc-0123456789ab";
+
+    fn event(id: &str) -> Event {
+        Event {
+            id: id.into(),
+            source: "/s".into(),
+            kind: "T".into(),
+            subject: Some("account/1".into()),
+            sequence: Some(Sequence(7)),
+            correlationid: UUID.into(),
+            causationid: Some(format!("order-{UUID}")),
+            sessionid: format!("bank/1/{UUID}"),
+            authid: None,
+            time: "2026-11-24T09:30:00Z".into(),
+            recordedtime: Timestamp(5),
+            position: Position(12),
+            batch: Some((Position(10), 3)),
+            datacontenttype: None,
+            dataschema: None,
+            traceparent: None,
+            extensions: vec![("zone".into(), ExtensionValue::String("a".into()))],
+            data: Some(Data::Json(JsonText::known_good("{\"a\":1}"))),
+        }
+    }
+
+    #[test]
+    fn names_come_back_byte_for_byte_whatever_they_look_like() {
+        let shifted = format!("{UUID}0");
+        let braced = format!("{{{UUID}}}");
+        let (upper, simple) = (UUID.to_uppercase(), UUID.replace('-', ""));
+        let urn = format!("urn:uuid:{UUID}");
+        let cut = &UUID[1..];
+        let odd = format!("läufer/{UUID}");
+        // A letter of two bytes where a UUID would begin.
+        let split = format!("x{}", "ä".repeat(18));
+        for id in ["1", UUID, &shifted, &braced, &upper, &simple, &urn, cut, &odd, &split] {
+            let event = event(id);
+            let mut record = Vec::new();
+            encode(&event, Defaulted::default(), &mut record);
+            assert_eq!(decode(Position(12), &record).unwrap().0, event, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_takes_sixteen_bytes() {
+        let bytes = |id: &str| {
+            let mut record = Vec::new();
+            encode(&event(id), Defaulted::default(), &mut record);
+            record.len()
+        };
+        assert_eq!(bytes(UUID), bytes("1") + 15);
+        assert_eq!(bytes(&UUID.to_uppercase()), bytes("1") + 35);
+    }
+
+    /// Byte for byte as the first program wrote it.
+    #[test]
+    fn a_record_of_version_1_reads_for_ever() {
+        let mut record = vec![1];
+        record.extend_from_slice(&0x0107_u16.to_le_bytes());
+        record.extend_from_slice(&5i64.to_le_bytes());
+        record.extend_from_slice(&7u64.to_le_bytes());
+        record.extend_from_slice(&[2, 3]);
+        let texts = [UUID, "T", "/s", "bank/1/2", "c", "2026-11-24T09:30:00Z", "account/1", "cause"];
+        for text in texts {
+            record.push(text.len() as u8);
+            record.extend_from_slice(text.as_bytes());
+        }
+        record.extend_from_slice(b"{\"a\":1}");
+        let expected = Event {
+            correlationid: "c".into(),
+            causationid: Some("cause".into()),
+            sessionid: "bank/1/2".into(),
+            extensions: vec![],
+            ..event(UUID)
+        };
+        assert_eq!(decode(Position(12), &record).unwrap(), (expected, Defaulted::default()));
+    }
+
+    #[test]
+    fn a_record_that_is_cut_short_is_no_event() {
+        let mut event = event(UUID);
+        event.data = None;
+        let mut record = Vec::new();
+        encode(&event, Defaulted::default(), &mut record);
+        for len in 0..record.len() {
+            assert!(decode(Position(12), &record[..len]).is_err(), "{len} bytes");
+        }
     }
 }
