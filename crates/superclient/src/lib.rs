@@ -40,6 +40,6 @@ mod types;
 pub use config::{Config, Limits, Reload, Script, StateLocation, Tests};
 pub use error::StartError;
 pub use host::{Host, start};
-pub use reload::Outcome;
+pub use reload::{NOT_COMPARED, Outcome};
 pub use testing::{CrashPoint, Run, TestFile};
 pub use types::TYPES;

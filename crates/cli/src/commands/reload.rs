@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use daybook_superclient::Outcome;
+use daybook_superclient::{NOT_COMPARED, Outcome};
 
 use super::http::segment;
 use crate::exit::{Failure, NOT_FOUND, UNREACHABLE};
@@ -55,7 +55,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     };
     let mut out = std::io::stdout().lock();
     if let Some(events) = outcome.shadowed {
-        writeln!(out, "shadow: {events} events, {} differences", outcome.differences.len())?;
+        let found = outcome.differences.len();
+        writeln!(out, "shadow: {events} events, {found} differences; not compared: {NOT_COMPARED}")?;
         for difference in &outcome.differences {
             writeln!(out, "  {difference}")?;
         }

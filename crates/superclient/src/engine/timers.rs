@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use daybook_client::Item;
 use daybook_model::wire::Start;
 use daybook_model::{Data, Event, Filter, NewEvent, Position, Timestamp};
-use mlua::Value;
+use mlua::{Function, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
@@ -261,7 +261,7 @@ pub(crate) async fn fill(machine: &Machine, tables: &Tables, progress: &mut Prog
 }
 
 /// Which timers the event starts, and when each is due.
-fn due_of(machine: &Machine, event: &Event) -> Vec<(usize, i64)> {
+pub(crate) fn due_of(machine: &Machine, event: &Event) -> Vec<(usize, i64)> {
     let definitions = machine.shared.definitions.borrow();
     let mine = definitions.timers.iter().enumerate().filter(|(_, timer)| timer.kind == event.kind);
     mine.map(|(i, timer)| (i, event.recordedtime.0.saturating_add(timer.delay.as_micros() as i64))).collect()
@@ -282,6 +282,18 @@ pub(crate) async fn fire_all(machine: &Machine, event: &Arc<Event>) -> mlua::Res
 /// Runs the function, says in the log that it was done, and commits its rows.
 async fn fire(machine: &Machine, timers: &Timers<'_>, due: Due, pending: &Pending) -> mlua::Result<()> {
     act(machine, timers.tables, due, pending, false).await
+}
+
+/// The function itself, within its budget.
+pub(crate) async fn run(
+    machine: &Machine,
+    call: &Rc<Call>,
+    function: &Function,
+    event: &Event,
+) -> mlua::Result<()> {
+    let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, call)?);
+    let outcome = timed(machine, function.call_async::<Value>(arguments)).await;
+    outcome.map(drop).map_err(|error| machine.budget.placed(error, Some(function)))
 }
 
 async fn act(
@@ -307,12 +319,7 @@ async fn act(
         // The time it was due: a repeat sees the same.
         ..Call::new(Kind::Handler, mark.to_string(), Timestamp(due))
     });
-    let run = async {
-        let arguments = (ctx::event(&machine.lua, event)?, ctx::ctx(&machine.lua, &call)?);
-        let outcome = timed(machine, function.call_async::<Value>(arguments)).await;
-        outcome.map(drop).map_err(|error| machine.budget.placed(error, Some(&function)))
-    };
-    CALL.scope(call.clone(), run).await?;
+    CALL.scope(call.clone(), run(machine, &call, &function, event)).await?;
     if !replaying {
         let data = Data::json(&serde_json::json!({ "event": event.id, "type": event.kind }));
         let done = NewEvent {

@@ -9,6 +9,7 @@
 //! What a shadow compares: `shadow.rs`. Running tests: the caller's, since they
 //! need a bus (`Config::reload`).
 
+mod probes;
 mod shadow;
 
 use std::collections::HashMap;
@@ -61,6 +62,9 @@ pub(crate) fn check(bundles: &[Arc<Bundle>], limits: Limits) -> Result<(Vec<Stri
     }
     Ok((names, table))
 }
+
+/// What a shadow leaves out, for whoever reads what it found.
+pub const NOT_COMPARED: &str = "svc.kv (empty for both), streams, routes other than GET, timers not due yet";
 
 /// Somebody wants a script to be taken now.
 pub(crate) struct Request {
@@ -156,6 +160,10 @@ impl Reload {
                 return outcome;
             }
         };
+        if let Some(events) = outcome.shadowed {
+            let (script, found) = (&outcome.script, outcome.differences.len());
+            tracing::info!(target: "script", "{script}: shadow: {events} events, {found} differences; not compared: {NOT_COMPARED}");
+        }
         for difference in &outcome.differences {
             tracing::info!(target: "script", "{}: {difference}", outcome.script);
         }
@@ -211,7 +219,7 @@ impl Reload {
         }
         if let Some(events) = shadow {
             let client = self.directory.services[&outcome.service].client.clone();
-            let compared = shadow::compare(client, old, new.clone(), limits, events).await?;
+            let compared = shadow::compare(client, &self.directory, old, new.clone(), limits, events).await?;
             outcome.shadowed = Some(compared.events);
             outcome.differences = compared.differences;
         }

@@ -77,3 +77,58 @@ async fn reloading_under_load_loses_and_doubles_nothing() {
     assert!(hashes.len() > 1, "no reload fell among the events");
     running.host.shutdown().await;
 }
+
+/// `v` says what differs: what is answered, reminded of and shown.
+fn compared(v: u32) -> String {
+    format!(
+        r#"
+local svc = service("compared", {{}})
+local thing = svc:entity("thing", function() return {{ n = 0 }} end)
+thing:evolve("Asked", function(state) state.n += 1 end)
+svc:on("Asked", function(e)
+  svc:http("POST", "compared", "/told", {{}})
+  svc:publish("Answered", e.subject, {{}})
+end)
+svc:after("Asked", "1ms", function(e, ctx) svc:publish("Reminded", e.subject, {{ v = {v}, n = thing:state("1").n }}) end)
+svc:after("Asked", "9h", function() error("it is not time yet") end)
+svc:view("seen", "Asked", function(kv, e) kv:put(e.subject, (kv:get(e.subject) or 0) + 1) end)
+svc:post("/told", function() svc:publish("Told") return json({{}}) end)
+svc:get("/version", function() return json({{ v = {v} }}) end)
+svc:get("/same", function() svc:publish("Never") return json({{ n = thing:state("1").n }}) end)
+svc:get("/seen/:id", function(req) return json({{ v = {v}, seen = svc.views.seen:get("thing/" .. req.params.id) or 0 }}) end)
+svc:get("/a/:b/c/:d", function() return json({{ v = {v} }}) end)
+"#
+    )
+}
+
+#[tokio::test]
+async fn a_shadow_compares_timers_that_came_due_and_get_routes_and_nothing_leaves_it() {
+    let world = World::start().await;
+    let path = world.dir.path().join("compared.lua");
+    std::fs::write(&path, compared(1)).unwrap();
+    let mut config = world.config("compared", vec![daybook_superclient::Script::File(path.clone())]);
+    config.reload.watch = false;
+    let running = world.start_host(config).await.unwrap();
+    world.cause("Asked", "thing/1").await;
+    world.wait_for("compared.TimerFired", 1).await;
+    world.wait_for("Answered", 1).await;
+    let kinds = ["Told", "Reminded", "Answered", "Never", "compared.TimerFired"];
+    let before = world.events(&kinds).await.len();
+    std::fs::write(&path, compared(2)).unwrap();
+    let asked = format!("http://{}/-/reload/compared?shadow=100&dry=true", running.host.local_addr());
+    let request = reqwest::Client::new().post(asked).header("daybook-reload", "1");
+    let outcome: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+    let found: Vec<&str> =
+        outcome["differences"].as_array().unwrap().iter().map(|found| found.as_str().unwrap()).collect();
+    assert_eq!(found.len(), 3, "{found:#?}");
+    let timer = "old  Reminded thing/1 {\"n\":1,\"v\":1}\n    new  Reminded thing/1 {\"n\":1,\"v\":2}";
+    assert!(
+        found[0].starts_with("svc:after 1ms of Asked (key thing/1") && found[0].contains(timer),
+        "{found:#?}"
+    );
+    let seen = "GET /seen/1\n    old  200 {\"seen\":1,\"v\":1}\n    new  200 {\"seen\":1,\"v\":2}";
+    assert_eq!(found[1], seen);
+    assert!(found[2].starts_with("GET /version\n    old  200 {\"v\":1}"), "{found:#?}");
+    assert_eq!(world.events(&kinds).await.len(), before, "something left the shadow");
+    running.host.shutdown().await;
+}
