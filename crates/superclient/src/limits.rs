@@ -19,6 +19,8 @@ use crate::report::{self, Invalid};
 pub(crate) struct Budget {
     memory_bytes: usize,
     until: Rc<Cell<Option<Instant>>>,
+    /// When the call that runs now began; what it has not computed since, it has waited.
+    begun: Rc<Cell<Option<Instant>>>,
     compute: Duration,
     /// How long a call may take, waiting included.
     pub wall: Duration,
@@ -41,6 +43,7 @@ impl Budget {
         let budget = Self {
             memory_bytes,
             until: Rc::default(),
+            begun: Rc::default(),
             compute,
             wall,
             exceeded: Rc::default(),
@@ -65,7 +68,12 @@ impl Budget {
                     seen.exceeded.set(true);
                     let place = place(lua);
                     seen.seen.borrow_mut().clone_from(&place);
-                    Err(mlua::Error::runtime(format!("{place}{EXCEEDED}")))
+                    let total = seen.begun.get().map_or(Duration::ZERO, |begun| begun.elapsed());
+                    let waited = total.saturating_sub(compute).as_millis();
+                    let compute = compute.as_millis();
+                    Err(mlua::Error::runtime(format!(
+                        "{place}{EXCEEDED}: {compute} ms of computing, {waited} ms of waiting"
+                    )))
                 }
                 // A machine that is thrown away waits for nobody who is still in it.
                 _ if seen.exceeded.get() => Err(mlua::Error::runtime(format!("{}{GIVEN_UP}", place(lua)))),
@@ -86,17 +94,20 @@ impl Budget {
         let before = self.until.get();
         // What runs inside another script's time shares its budget.
         if before.is_none() {
-            self.until.set(Some(Instant::now() + self.compute));
+            let now = Instant::now();
+            self.until.set(Some(now + self.compute));
+            self.begun.set(Some(now));
         }
         Entered { until: self.until.clone(), before, used: None }
     }
 
-    /// The same for a part of a call that has `used` some of its time before, and
-    /// adds to it what it uses now: a call that waits often has one budget too.
-    pub fn enter_after<'a>(&self, used: &'a mut Duration) -> Entered<'a> {
+    /// The same for a part of a call that has `used` some of its time since it has `begun`,
+    /// and adds to it what it uses now: a call that waits often has one budget too.
+    pub fn enter_after<'a>(&self, begun: Instant, used: &'a mut Duration) -> Entered<'a> {
         let before = self.until.get();
         if before.is_none() {
             self.until.set(Some(Instant::now() + self.compute.saturating_sub(*used)));
+            self.begun.set(Some(begun));
         }
         Entered { until: self.until.clone(), before, used: Some((Instant::now(), used)) }
     }

@@ -5,6 +5,7 @@ mod backlog;
 mod contention;
 mod group;
 mod hosted;
+mod hostile;
 mod lean;
 mod replay;
 mod server;
@@ -20,6 +21,7 @@ pub enum Command {
     Backlog(backlog::Args),
     Contention(contention::Args),
     Group(group::Args),
+    Hostile(hostile::Args),
     Replay(replay::Args),
     Service(service::Args),
     Store(store::Args),
@@ -31,6 +33,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Backlog(args) => backlog::run(args).await,
         Command::Contention(args) => contention::run(args).await,
         Command::Group(args) => group::run(args).await,
+        Command::Hostile(args) => hostile::run(args).await,
         Command::Replay(args) => replay::run(args).await,
         Command::Service(args) => service::run(args).await,
         Command::Store(args) => store::run(args).await,

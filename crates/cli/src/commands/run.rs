@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daybook_superclient::{Config, Limits, Reload, Script, StateLocation, Tests};
 
@@ -40,6 +41,19 @@ pub struct Args {
     /// Before a changed file is taken, run it over the last N events beside the old one and tell what differs.
     #[arg(long, value_name = "N", default_value_t = 0)]
     shadow: u64,
+    /// How long a script may compute in one call, without what it waits for.
+    #[arg(long, value_name = "MS", default_value_t = ms(Limits::default().compute), value_parser = clap::value_parser!(u64).range(1..))]
+    compute_ms: u64,
+    /// How long a call may take altogether.
+    #[arg(long, value_name = "MS", default_value_t = ms(Limits::default().wall), value_parser = clap::value_parser!(u64).range(1..))]
+    wall_ms: u64,
+    /// Memory of each machine.
+    #[arg(long, value_name = "MIB", default_value_t = Limits::default().memory_bytes as u64 >> 20, value_parser = clap::value_parser!(u64).range(8..=65_536))]
+    memory_mib: u64,
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The same for every process that runs on this machine with this directory, one
@@ -76,7 +90,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         instances: args.instances as usize,
         token: args.token,
         services: args.services.into_iter().collect(),
-        limits: Limits::default(),
+        limits: Limits {
+            memory_bytes: usize::try_from(args.memory_mib << 20).unwrap_or(usize::MAX),
+            compute: Duration::from_millis(args.compute_ms),
+            wall: Duration::from_millis(args.wall_ms),
+        },
         reload: Reload {
             watch: !args.no_watch,
             shadow: args.shadow,

@@ -1,5 +1,5 @@
 //! What differs from plain Luau: `print` goes to the log, `require` finds files
-//! beside the script, coroutines may call the host and keep their trace.
+//! beside the script, coroutines may call the host and keep their trace, and only they yield.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::machine::{self, Shared};
 /// is handed on to whoever resumed the coroutine, until the host takes it.
 const COROUTINES: &str = r#"
 local pending, traceback = ...
+local running = coroutine.running
 local create, resume, status, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
 local pack, unpack = table.pack, table.unpack
 
@@ -30,8 +31,26 @@ coroutine.resume = function(co, ...)
   return unpack(got, 1, got.n)
 end
 
-coroutine.wrap = function(f)
+-- Those of the script itself; what the host runs in is none of them.
+local own = setmetatable({}, { __mode = "k" })
+
+local function made(f)
   local co = create(f)
+  own[co] = true
+  return co
+end
+
+coroutine.create = made
+
+-- Nobody resumes what did not begin in a coroutine: it would come back at once, for ever.
+-- A call of the host that waits is the exception.
+coroutine.yield = function(...)
+  if ... ~= pending and not own[running()] then error("coroutine.yield may be called in a coroutine of the script only", 2) end
+  return yield(...)
+end
+
+coroutine.wrap = function(f)
+  local co = made(f)
   return function(...)
     local got = settle(co, resume(co, ...))
     if got[1] then return unpack(got, 2, got.n) end

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daybook_client::{Client, Delivery, Join, Settler};
 use daybook_model::wire::NackAction;
@@ -383,9 +383,9 @@ pub(crate) async fn timed<T>(
     future: impl Future<Output = mlua::Result<T>>,
 ) -> mlua::Result<T> {
     let mut future = std::pin::pin!(future);
-    let mut used = Duration::ZERO;
+    let (begun, mut used) = (Instant::now(), Duration::ZERO);
     let polled = std::future::poll_fn(|context| {
-        let _entered = machine.budget.enter_after(&mut used);
+        let _entered = machine.budget.enter_after(begun, &mut used);
         future.as_mut().poll(context)
     });
     let wall = machine.budget.wall;

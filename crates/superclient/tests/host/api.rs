@@ -188,7 +188,7 @@ fn values() -> Vec<(&'static str, Value)> {
 }
 
 /// Bodies of routes, and what their error says.
-const ERRORS: [(&str, &str); 51] = [
+const ERRORS: [(&str, &str); 52] = [
     ("account:send('1', 'opeen')", "the entity `account` has no `opeen`; did you mean `open`?"),
     ("account:sned('1', 'open')", "the entity `account` has no `sned`; did you mean `send`?"),
     (
@@ -279,6 +279,7 @@ const ERRORS: [(&str, &str); 51] = [
         "svc.kv:put('e/1', { n = 1 }) for key, value in svc.kv:scan('e/') do local n = value.n end",
         "a row has no `n`: for _, row in kv:scan(prefix) do … row.value.n",
     ),
+    ("coroutine.yield()", "coroutine.yield may be called in a coroutine of the script only"),
     ("ctx.log.wran('x')", "ctx.log has no `wran`; did you mean `warn`?"),
     ("account:send('1', 'cannot')", "evolve cannot take it"),
     ("return money.new(1, 'GBP') + 1", "cannot add an amount and a number"),

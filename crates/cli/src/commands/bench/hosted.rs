@@ -23,15 +23,29 @@ impl Hosted {
         instances: u32,
         dir: Option<PathBuf>,
     ) -> Result<Self, Failure> {
+        Self::start_all(bus, &[("bench.lua", script)], instances, dir, &[]).await
+    }
+
+    /// Several scripts, by their file names, in one host.
+    pub async fn start_all(
+        bus: &str,
+        scripts: &[(&str, &str)],
+        instances: u32,
+        dir: Option<PathBuf>,
+        options: &[String],
+    ) -> Result<Self, Failure> {
         let dir = match dir {
             Some(dir) => tempfile::tempdir_in(dir)?,
             None => tempfile::tempdir()?,
         };
-        let file = dir.path().join("bench.lua");
-        std::fs::write(&file, script)?;
+        let files: Vec<PathBuf> = scripts.iter().map(|(name, _)| dir.path().join(name)).collect();
+        for (file, (_, script)) in files.iter().zip(scripts) {
+            std::fs::write(file, script)?;
+        }
         let mut child = Command::new(std::env::current_exe()?)
             .arg("run")
-            .arg(&file)
+            .args(&files)
+            .args(options)
             .args(["--listen", "127.0.0.1:0", "--bus", bus, "--instances", &instances.to_string(), "--state"])
             .arg(dir.path().join("state"))
             .stdin(Stdio::null())
