@@ -14,6 +14,7 @@ mod config;
 mod error;
 mod groups;
 mod http;
+mod lent;
 mod publish;
 pub mod schema;
 mod server;

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::groups::Groups;
 use crate::state::{Metrics, Shared};
-use crate::{Config, http, ws};
+use crate::{Config, http, lent, ws};
 
 /// Why a server did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +97,7 @@ pub async fn start_on(
         shutdown: on_shutdown.clone(),
         alive,
     });
+    lent::lend(&*shared.store);
     let app: Router =
         Router::new().route("/v1/ws", get(ws::upgrade)).merge(http::router()).with_state(shared.clone());
     let mut stop = on_shutdown;

@@ -342,3 +342,40 @@ async fn a_crashed_process_frees_its_keys_as_soon_as_the_next_one_of_its_instanc
     }
     server.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_runtime_lends_its_threads_every_connection_keeps_its_order() {
+    const EVENTS: usize = 40;
+    let (server, dir) = server().await;
+    let mut follower = Raw::hello(&server, "follower").await;
+    let subscribe = json!({ "op": "subscribe", "id": 2, "from": "start", "credit": "1000" });
+    assert_eq!(follower.call(subscribe).await["op"], "subscribed");
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..6 {
+        let mut raw = Raw::hello(&server, &format!("w{writer}")).await;
+        writers.spawn(async move {
+            for i in 0..EVENTS {
+                let event = event(&format!("{writer}/{i}"), &format!("k{writer}"), Some(&i.to_string()));
+                raw.send(json!({ "op": "publish", "id": i + 2, "events": [event] })).await;
+            }
+            for _ in 0..EVENTS {
+                let answer = raw.next().await;
+                assert_eq!(answer["op"], "receipt", "{answer}");
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    let mut positions = Vec::new();
+    while positions.len() < 6 * EVENTS {
+        let message = follower.next().await;
+        for event in message["events"].as_array().into_iter().flatten() {
+            positions.push(event["position"].as_str().unwrap().parse::<usize>().unwrap());
+        }
+    }
+    assert_eq!(positions, (0..6 * EVENTS).collect::<Vec<_>>());
+    server.shutdown().await;
+    let config = Config::new(dir.path().join("log")).listen("127.0.0.1:0".parse().unwrap());
+    daybook_server::start(config).await.unwrap().shutdown().await;
+}

@@ -38,6 +38,23 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 /// A group's name and its newest checkpoint.
 pub type Checkpoint = (String, Vec<u8>);
 
+/// Threads that whoever serves a store lends it, so that a request is written
+/// and answered where it arrived.
+pub trait Lender: Send + Sync {
+    /// Something waits, and nobody is at it: have a thread do the [`Chore`]
+    /// soon. Called from anywhere; must not block.
+    fn call(&self);
+
+    /// A lent thread has been at the disk for long: see that others do what it
+    /// would have done.
+    fn miss(&self);
+}
+
+/// Writes on the calling thread what waits, if nobody is at it: blocks as long
+/// as a write and a sync take. Does nothing once the store is closed, and does
+/// not keep it open.
+pub type Chore = Arc<dyn Fn() + Send + Sync>;
+
 /// A log of events with one total order. Shaped so that a store on another
 /// machine can implement it: no call blocks, none assumes a file.
 pub trait EventStore: Send + Sync + 'static {
@@ -82,6 +99,12 @@ pub trait EventStore: Send + Sync + 'static {
     /// What it takes at the moment; a store elsewhere may not know.
     fn usage(&self) -> Usage {
         Usage::default()
+    }
+
+    /// Offers threads, and learns what they are to do when they are called. A
+    /// store finishes what it took even if none of them ever comes.
+    fn borrow_threads(&self, _lender: Arc<dyn Lender>) -> Option<Chore> {
+        None
     }
 
     /// Takes no more, finishes what waits, makes it durable.

@@ -4,6 +4,7 @@
 //! makes it visible and answers everybody. While it writes, the other makes the
 //! next batch, and writes that when the sync has returned. With little to do
 //! one thread does it all: no hop between the request's arrival and its answer.
+//! Threads that are lent (`loan.rs`) do the same, one group at a time.
 //!
 //! # Promises
 //! 1. Only one batch is being written: the next is written after the sync of the
@@ -14,7 +15,8 @@
 //! `Outcome` in `group.rs` tells what each publisher learns. A failed write or
 //! sync poisons the log; nothing more is written.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use daybook_log::{Draft, Log, Place};
@@ -24,15 +26,15 @@ use super::gate::Cause;
 use super::group::{Group, Outcome, told_barrier};
 use super::index::Worker;
 use super::lookup::Lookups;
-use super::queue::Begun;
+use super::queue::{Begun, Taken};
 use super::room::Room;
 use super::sequencer::Sequencer;
 use super::{Inner, query};
 use crate::ReadError;
 use crate::planted::{Bug, has};
 
-/// Committers: one sequences while the other writes.
-pub(super) const THREADS: usize = 2;
+/// One sequences while the other writes.
+const THREADS: usize = 2;
 
 /// Bytes of one group: bounds the time between its first request and the answer.
 const GROUP_BYTES: usize = 8 << 20;
@@ -46,6 +48,40 @@ pub(super) struct Committer {
     writer: Mutex<Writer>,
     publisher: Mutex<Publisher>,
     drafts: Mutex<Vec<Draft>>,
+}
+
+/// The committer with its threads, and with those that help it.
+pub(super) struct Committers {
+    committer: RwLock<Option<Arc<Committer>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Committers {
+    pub fn start(committer: Committer) -> std::io::Result<Arc<Self>> {
+        let committer = Arc::new(committer);
+        let start = |i| {
+            let committer = committer.clone();
+            std::thread::Builder::new().name(format!("committer-{i}")).spawn(move || committer.run())
+        };
+        let threads = (0..THREADS).map(start).collect::<std::io::Result<_>>()?;
+        Ok(Arc::new(Self { committer: RwLock::new(Some(committer)), threads: Mutex::new(threads) }))
+    }
+
+    /// See [`Committer::help`]; nothing after the end.
+    pub fn help(&self) {
+        if let Some(committer) = &*self.committer.read().expect("no code panics while it holds this lock") {
+            committer.help();
+        }
+    }
+
+    /// Waits until everything is answered. The queue is closed.
+    pub fn join(&self) {
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            let _ = thread.join();
+        }
+        // After this nothing touches the directory.
+        *self.committer.write().expect("no code panics while it holds this lock") = None;
+    }
 }
 
 struct Writer {
@@ -90,7 +126,7 @@ impl Committer {
     pub fn run(&self) {
         loop {
             match self.inner.queue.begin() {
-                Begun::Group => self.commit(),
+                Begun::Group => self.commit(None),
                 Begun::Idle => {
                     let mut writer = lock(&self.writer);
                     writer.vouch(&self.inner);
@@ -103,9 +139,16 @@ impl Committer {
         lock(&self.writer).vouch(&self.inner);
     }
 
-    fn commit(&self) {
+    /// A lent thread's part: one group, if nobody is at it.
+    pub fn help(&self) {
+        if let Some(taken) = self.inner.queue.begin_lent(GROUP_BYTES) {
+            self.commit(Some(taken));
+        }
+    }
+
+    fn commit(&self, begun: Option<Taken>) {
         let mut sequencer = lock(&self.sequencer);
-        let mut group = self.gather(&mut sequencer);
+        let mut group = self.gather(&mut sequencer, begun);
         // Taken before anybody else may begin: groups are written in their order.
         let mut writer = lock(&self.writer);
         let before = match writer.log.poisoned() {
@@ -133,13 +176,16 @@ impl Committer {
         publisher.publish(&self.inner, group, places, outcome, |draft| self.keep(draft));
     }
 
-    /// Takes work until the disk is free.
-    fn gather(&self, sequencer: &mut Sequencer) -> Group {
+    /// Takes work until the disk is free; `begun` is what was taken already.
+    fn gather(&self, sequencer: &mut Sequencer, mut begun: Option<Taken>) -> Group {
         let draft = lock(&self.drafts).pop().unwrap_or_default();
         let mut group = sequencer.group(draft);
         loop {
             let room = GROUP_BYTES.saturating_sub(group.weight);
-            let taken = self.inner.queue.take(group.requests(), room, sequencer.answered);
+            let taken = match begun.take() {
+                Some(taken) => taken,
+                None => self.inner.queue.take(group.requests(), room, sequencer.answered),
+            };
             sequencer.land();
             for work in taken.work {
                 sequencer.take(work, &mut group);

@@ -18,6 +18,7 @@ mod group;
 mod heads;
 mod index;
 mod lanes;
+mod loan;
 mod lookup;
 mod page;
 mod query;
@@ -31,7 +32,6 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
-use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use daybook_log::{Disk, Log, LogId, RealDisk};
@@ -40,11 +40,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::durations::Stopwatch;
 use crate::{
-    Answer, AppendError, Batch, CheckpointError, EventStore, Fence, Health, Page, Query, ReadError, Stats,
-    Stored, SubjectInfo, Usage,
+    Answer, AppendError, Batch, CheckpointError, Chore, EventStore, Fence, Health, Lender, Page, Query,
+    ReadError, Stats, Stored, SubjectInfo, Usage,
 };
 use checkpoints::Checkpoints;
-use committer::Committer;
+use committer::{Committer, Committers};
 use gate::Gate;
 use index::{Index, OpenedRuns, Worker};
 use lookup::Lookups;
@@ -132,7 +132,7 @@ pub struct LocalStore {
     inner: Arc<Inner>,
     readers: Readers,
     checkpoints: Checkpoints,
-    committers: Mutex<Vec<JoinHandle<()>>>,
+    committers: Arc<Committers>,
     id: LogId,
     _lock: Option<Lock>,
 }
@@ -241,47 +241,24 @@ impl LocalStore {
         let lookups = Lookups::start(inner.clone()).map_err(|e| io("start the look-ups of", e))?;
         let committer = Committer::new(inner.clone(), log, indexer, lookups, options.clock)
             .map_err(|e| io("read the last event of", std::io::Error::other(e)))?;
-        let committers = start_committers(committer).map_err(|e| {
+        let committers = Committers::start(committer).map_err(|e| {
             inner.queue.close();
             io("start the committers of", e)
         })?;
         let readers = Readers::start(inner.clone()).map_err(|e| io("start the readers of", e))?;
-        Ok(Self {
-            inner,
-            readers,
-            checkpoints,
-            committers: Mutex::new(committers),
-            id: recovered.id,
-            _lock: lock,
-        })
+        Ok(Self { inner, readers, checkpoints, committers, id: recovered.id, _lock: lock })
     }
 
     pub fn id(&self) -> LogId {
         self.id
-    }
-
-    /// The committers' threads, for whoever waits for their end.
-    fn committers(&self) -> Vec<JoinHandle<()>> {
-        self.committers.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default()
     }
 }
 
 impl Drop for LocalStore {
     fn drop(&mut self) {
         self.inner.queue.close();
-        for thread in self.committers() {
-            let _ = thread.join();
-        }
+        self.committers.join();
     }
-}
-
-fn start_committers(committer: Committer) -> std::io::Result<Vec<JoinHandle<()>>> {
-    let committer = Arc::new(committer);
-    let start = |i| {
-        let committer = committer.clone();
-        std::thread::Builder::new().name(format!("committer-{i}")).spawn(move || committer.run())
-    };
-    (0..committer::THREADS).map(start).collect()
 }
 
 /// A log of files that are not ours is an accident: nothing is touched.
@@ -404,15 +381,20 @@ impl EventStore for LocalStore {
         }
     }
 
+    fn borrow_threads(&self, lender: Arc<dyn Lender>) -> Option<Chore> {
+        self.inner.queue.borrow_threads(lender);
+        // Not the store itself: whoever is late must not hold its lock.
+        let committers = self.committers.clone();
+        Some(Arc::new(move || committers.help()))
+    }
+
     fn close(&self) -> Answer<()> {
         self.inner.queue.close();
-        let threads = self.committers();
+        let committers = self.committers.clone();
         let (done, closed) = oneshot::channel();
         // Joining blocks, so a thread of its own does it.
         let waiter = std::thread::spawn(move || {
-            for thread in threads {
-                let _ = thread.join();
-            }
+            committers.join();
             let _ = done.send(());
         });
         drop(waiter);

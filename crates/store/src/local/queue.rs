@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use daybook_model::Position;
 use tokio::sync::oneshot;
 
+use super::loan::Loan;
 use super::lookup::{Facts, Returned};
-use crate::{AppendError, Batch, Fence, Stored};
+use crate::{AppendError, Batch, Fence, Lender, Stored};
 
 pub(super) type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
 
@@ -90,25 +91,47 @@ struct State {
     /// Those who wait to begin, and whether one of them was woken.
     idle: usize,
     called: bool,
+    /// One of them wakes by itself, to see what becomes of the last batch.
+    watched: bool,
+    /// Threads of others, which are called before our own.
+    loan: Loan,
 }
 
 impl State {
     /// Little work is not worth a wake while the disk is busy: it is taken when
-    /// the disk is free.
+    /// the disk is free. Still more so if a lent thread writes, which comes back
+    /// for it: the core of another is better used for the sockets.
     fn worth_beginning(&self) -> bool {
-        !self.sequencing && !self.work.is_empty() && (!self.writing || self.has_chunk())
+        let enough = match self.writing {
+            false => !self.work.is_empty(),
+            true if self.loan.is_writing() => self.is_large(),
+            true => self.has_chunk(),
+        };
+        !self.sequencing && enough
     }
 
     fn has_chunk(&self) -> bool {
         self.work.len() >= CHUNK || self.waiting >= CHUNK_BYTES
     }
 
+    /// Few requests that are much work: nothing for a lent thread, whose sockets wait.
+    fn is_large(&self) -> bool {
+        self.waiting >= CHUNK_BYTES && self.waiting / self.work.len().max(1) >= LARGE_BYTES
+    }
+
     fn has_wanted(&self) -> bool {
         self.wanted > 0 && (self.work.len() >= self.wanted || self.waiting >= self.wanted_bytes)
     }
 
+    fn take(&mut self, room: usize) -> VecDeque<Work> {
+        let work = take_bytes(&mut self.work, room);
+        self.waiting -= work.iter().map(Work::weight).sum::<usize>();
+        work
+    }
+
+    /// Whoever sequences may still have to take the disk.
     fn drained(&self) -> bool {
-        self.closed.is_some() && self.work.is_empty() && self.away == 0
+        self.closed.is_some() && self.work.is_empty() && self.away == 0 && !self.sequencing
     }
 }
 
@@ -138,6 +161,8 @@ const IDLE: Duration = Duration::from_millis(10);
 const CHUNK: usize = 16;
 /// Or fewer that are as much work: one batch of a hundred events is worth a wake.
 const CHUNK_BYTES: usize = 16 << 10;
+/// Bytes of a request that is more than an event or two.
+const LARGE_BYTES: usize = 2 << 10;
 /// A pause without an arrival that ends the wait for more.
 const GATHER_STEP: Duration = Duration::from_micros(100);
 /// The longest wait for more, however many keep coming.
@@ -185,37 +210,84 @@ impl Queue {
     }
 
     fn call(&self, mut state: MutexGuard<'_, State>) {
-        if state.worth_beginning() && state.idle > 0 && !state.called {
-            state.called = true;
-            drop(state);
+        if !state.worth_beginning() || state.called {
+            return;
+        }
+        let now = Instant::now();
+        if !state.writing && state.loan.is_called(now) {
+            return;
+        }
+        let lender = if state.writing || state.is_large() { None } else { state.loan.call(now) };
+        // Somebody of ours must be awake to see that a lent thread does not come.
+        let ours = state.idle > 0 && (lender.is_none() || !state.watched);
+        state.called = ours;
+        drop(state);
+        if let Some(lender) = lender {
+            lender.call();
+        }
+        if ours {
             self.turn.notify_one();
         }
+    }
+
+    pub fn borrow_threads(&self, lender: Arc<dyn Lender>) {
+        self.lock().loan.begin(lender);
+    }
+
+    /// What waits, up to `room` bytes, for a lent thread that sequences and
+    /// writes it alone. It does not wait for more: the disk is held for it.
+    pub(super) fn begin_lent(&self, room: usize) -> Option<Taken> {
+        let mut state = self.lock();
+        state.loan.came();
+        if state.sequencing || state.writing || state.work.is_empty() {
+            return None;
+        }
+        state.sequencing = true;
+        state.writing = true;
+        state.loan.writes(Instant::now());
+        Some(Taken { work: state.take(room), write: true })
     }
 
     /// Sleeps until there is something to do that nobody else does.
     pub(super) fn begin(&self) -> Begun {
         let mut state = self.lock();
-        while !state.worth_beginning() {
+        loop {
+            let now = Instant::now();
+            if state.worth_beginning() && (state.writing || !state.loan.is_called(now)) {
+                break state.loan.overtaken(now);
+            }
             if state.drained() {
                 return Begun::Closed;
             }
-            let patience = match state.unproven {
-                Some(since) if !state.sequencing && !state.writing => {
-                    let patience = IDLE.saturating_sub(since.elapsed());
-                    if patience.is_zero() {
-                        state.writing = true;
-                        return Begun::Idle;
-                    }
-                    Some(patience)
+            if let Some(lender) = state.loan.missing(now) {
+                drop(state);
+                lender.miss();
+                state = self.lock();
+                continue;
+            }
+            let mut patience = state.loan.look_after(now);
+            if let Some(since) = state.unproven
+                && !state.sequencing
+                && !state.writing
+            {
+                let left = IDLE.saturating_sub(now.saturating_duration_since(since));
+                if left.is_zero() {
+                    state.writing = true;
+                    return Begun::Idle;
                 }
-                _ => None,
-            };
+                patience = Some(patience.map_or(left, |patience| patience.min(left)));
+            }
+            // One who looks is enough.
+            let patience = patience.filter(|_| !state.watched);
             state.idle += 1;
             state = match patience {
                 None => self.turn.wait(state).expect("no code panics while it holds this lock"),
                 Some(patience) => {
+                    state.watched = true;
                     let waited = self.turn.wait_timeout(state, patience);
-                    waited.expect("no code panics while it holds this lock").0
+                    let mut state = waited.expect("no code panics while it holds this lock").0;
+                    state.watched = false;
+                    state
                 }
             };
             state.idle -= 1;
@@ -258,9 +330,7 @@ impl Queue {
         state.wanted = 0;
         let write = !state.writing;
         state.writing = true;
-        let work = take_bytes(&mut state.work, room);
-        state.waiting -= work.iter().map(Work::weight).sum::<usize>();
-        Taken { work, write }
+        Taken { work: state.take(room), write }
     }
 
     /// The group is complete: somebody else may begin the next one.
@@ -278,8 +348,10 @@ impl Queue {
     /// The disk is free again; the end of the log is `proven` durable, or not yet.
     pub(super) fn written(&self, proven: bool) {
         let mut state = self.lock();
+        let now = Instant::now();
         state.writing = false;
-        state.unproven = (!proven).then(Instant::now);
+        state.loan.written(now);
+        state.unproven = (!proven).then_some(now);
         if state.wanted > 0 {
             state.wanted = 0;
             drop(state);

@@ -54,9 +54,7 @@ impl LocalStore {
     /// The committers end, and with them whoever looks for room.
     fn refuse_everything(&self) {
         self.inner.queue.close_because(WHY);
-        for thread in self.committers() {
-            let _ = thread.join();
-        }
+        self.committers.join();
         self.inner.gate.open(Cause::Space);
         self.inner.gate.close(Cause::Segment, WHY.to_owned());
     }

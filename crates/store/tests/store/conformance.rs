@@ -7,6 +7,7 @@ use daybook_store::local::{LocalStore, Options};
 use daybook_store::memory::MemoryStore;
 use daybook_store::{AppendError, EventStore, Fence, Query};
 
+use crate::lent::lend_a_thread;
 use crate::{all, batch, clock, event, positions};
 
 /// Every kind of store, with what keeps its files alive.
@@ -25,10 +26,16 @@ fn stores() -> Vec<(Arc<dyn EventStore>, Option<tempfile::TempDir>)> {
         ..Options::default()
     };
     let on_disk = LocalStore::open(&other.path().join("data"), options).unwrap();
+    // The same with a thread of somebody else's that writes.
+    let third = tempfile::tempdir().unwrap();
+    let options = Options { clock: Arc::new(clock), ..Options::default() };
+    let helped = LocalStore::open(&third.path().join("data"), options).unwrap();
+    lend_a_thread(&helped);
     vec![
         (Arc::new(MemoryStore::new(clock)), None),
         (Arc::new(local), Some(dir)),
         (Arc::new(on_disk), Some(other)),
+        (Arc::new(helped), Some(third)),
     ]
 }
 

@@ -7,6 +7,7 @@ mod child;
 mod conformance;
 mod index;
 mod kill;
+mod lent;
 mod local;
 mod planted;
 mod power;

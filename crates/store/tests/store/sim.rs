@@ -15,6 +15,7 @@ use daybook_model::{Event, NewEvent, Position, Timestamp};
 use daybook_store::local::{LocalStore, OpenError, Options};
 use daybook_store::{AppendError, EventStore, Fence, Stored};
 
+use crate::lent::lend_a_thread;
 use crate::{all, batch, event};
 
 const WRITERS: u64 = 4;
@@ -63,6 +64,10 @@ impl Machine {
         };
         let store =
             LocalStore::open_on(dir, Arc::new(self.log.clone()), Arc::new(self.index.clone()), options)?;
+        // Half of the processes have threads to lend, as a server has.
+        if clock % 2 == 1 {
+            lend_a_thread(&store);
+        }
         Ok(Arc::new(store))
     }
 }
@@ -300,7 +305,7 @@ async fn one(suite: &mut Suite, seed: u64) {
         2 => machine.log.fail_at(call, ErrorKind::Other),
         _ => machine.log.fail_at(call, ErrorKind::StorageFull),
     }
-    let mut told = match machine.open(dir.path(), 1_000_000) {
+    let mut told = match machine.open(dir.path(), 1_000_000 + (seed % 2) as i64) {
         Ok(store) => {
             let told = run(&store, seed).await;
             store.close().await;
