@@ -13,6 +13,7 @@ use daybook_model::{Event, Position, Timestamp};
 use mlua::{AnyUserData, Function, Lua, LuaOptions, StdLib, Value};
 use uuid::Uuid;
 
+use crate::bindings::chance::Chance;
 use crate::bundle::Bundle;
 use crate::config::Limits;
 use crate::engine::common::Common;
@@ -122,7 +123,8 @@ pub(crate) struct Call {
     pub calls: Cell<u32>,
     /// Requests to other services that change something.
     pub asked: Cell<u32>,
-    pub draws: Cell<u64>,
+    /// What it has drawn of chance.
+    pub chance: RefCell<Chance>,
     /// The event was handled before; only its rows are written again.
     pub replaying: bool,
     /// What it decides now is judged by the bus, so it may rest on what this
@@ -169,7 +171,7 @@ impl Call {
             scratch: false,
             calls: Cell::new(0),
             asked: Cell::new(0),
-            draws: Cell::new(0),
+            chance: RefCell::default(),
             replaying: false,
             judged: Cell::new(false),
             pure: Cell::new(0),
@@ -398,7 +400,8 @@ impl Machine {
             outlet: Outlet::default(),
         }));
         bindings::install(&lua, &shared, bundle).map_err(script)?;
-        for forbidden in ["debug", "loadstring", "getfenv", "setfenv", "collectgarbage", "newproxy"] {
+        for forbidden in ["debug", "loadstring", "getfenv", "setfenv", "collectgarbage", "gcinfo", "newproxy"]
+        {
             lua.globals().set(forbidden, Value::Nil).map_err(script)?;
         }
         lua.sandbox(true).map_err(script)?;

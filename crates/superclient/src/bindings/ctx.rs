@@ -8,6 +8,7 @@ use mlua::{AppDataRef, Function, Lua, MultiValue, Table, Value};
 use tracing::Level;
 
 use super::args;
+use super::chance;
 use crate::json;
 use crate::machine::{self, Call, Kind, Secrets};
 use crate::room::Room;
@@ -53,17 +54,9 @@ fn written(time: Timestamp) -> String {
 
 /// What every `ctx` holds works for the running call.
 pub(super) fn install(lua: &Lua) -> mlua::Result<()> {
-    let draw = |what: &str| -> mlua::Result<uuid::Uuid> {
-        let call = machine::call()?;
-        call.draws.set(call.draws.get() + 1);
-        Ok(call.derived(&format!("{what}/{}", call.draws.get())))
-    };
-    let uuid = lua.create_function(move |_, _: MultiValue| Ok(draw("uuid")?.to_string()))?;
-    let random = lua.create_function(move |_, _: MultiValue| {
-        let bits = draw("random")?.as_u128() as u64;
-        // 53 bits: what a Lua number holds.
-        Ok((bits >> 11) as f64 / (1u64 << 53) as f64)
-    })?;
+    let uuid = lua.create_function(|_, _: MultiValue| Ok(chance::draw("uuid")?.to_string()))?;
+    let random = lua
+        .create_function(|_, _: MultiValue| Ok(chance::fraction(chance::draw("random")?.as_u128() as u64)))?;
     let log = logger(lua)?;
     let (event, ctx) = lua.load(MAKERS).set_name("=makers").call((uuid, random, log))?;
     lua.set_app_data(Makers { event, ctx });

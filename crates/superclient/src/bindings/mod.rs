@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 mod base;
+pub(crate) mod chance;
 pub(crate) mod crypto;
 pub(crate) mod ctx;
 pub(crate) mod entity;
@@ -45,6 +46,7 @@ pub(crate) fn install(lua: &Lua, shared: &Shared, bundle: &Arc<Bundle>) -> mlua:
     results::install(lua)?;
     crypto::install(lua)?;
     ctx::install(lua)?;
+    chance::install(lua, &shared.script_hash)?;
     kv::install(lua)?;
     service::install(lua, shared)?;
     tx::install(lua, shared)?;

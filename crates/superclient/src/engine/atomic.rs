@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::publishing::{self, marked};
 use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected};
+use crate::bindings::chance::Scope;
 use crate::bindings::results::{self, Made};
 use crate::bindings::tx::{Tx, Work};
 use crate::machine::{Call, Shared};
@@ -48,7 +49,10 @@ pub(crate) async fn run(
             lua.create_userdata(Tx { shared: shared.clone(), work: work.clone(), over: over.clone() })?;
         let before = call.judged.replace(judged);
         let made = call.made.replace(0);
+        // Another run of it draws the same.
+        let chance = Scope::enter(call, seed);
         let answer = function.call_async::<Value>(tx).await;
+        drop(chance);
         call.judged.set(before);
         over.set(true);
         let answer = answer?;

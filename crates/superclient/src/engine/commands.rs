@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, publishing, rejected};
 use crate::bindings::results::Made;
-use crate::bindings::{args, ctx, money::Money, results};
+use crate::bindings::{args, chance::Scope, ctx, money::Money, results};
 use crate::json;
 use crate::machine::{Call, Decide, Entity, NAMESPACE, Pure, Shared};
 use crate::report;
@@ -92,7 +92,9 @@ pub(crate) async fn send(
             }
             return other_version(lua, &subject, &fold);
         }
+        let chance = Scope::enter(call, format!("{seed}/decide"));
         let decided = decided(lua, call, &name, &decide, &fold.state, &command)?;
+        drop(chance);
         let events = match decided {
             Decided::Events(events) if !events.is_empty() => events,
             other => {

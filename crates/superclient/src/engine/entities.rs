@@ -23,9 +23,10 @@ use mlua::{Lua, Value};
 use tokio::sync::Mutex;
 
 use super::{bus_error, snapshots};
+use crate::bindings::chance::Scope;
 use crate::bindings::ctx;
 use crate::json;
-use crate::machine::{CALL, Entity, Pure, Shared};
+use crate::machine::{self, CALL, Entity, Pure, Shared};
 
 /// Entities kept at least, if memory allows; twice as many at most.
 const KEPT: usize = 20_000;
@@ -123,7 +124,7 @@ async fn load(
     fresh: bool,
 ) -> mlua::Result<Fold> {
     if let Some(until) = shared.outlet.until() {
-        let mut fold = empty(entity)?;
+        let mut fold = empty(entity, subject)?;
         read(lua, shared, entity, subject, &mut fold, Some(Edge::Position(until))).await?;
         return Ok(fold);
     }
@@ -134,7 +135,7 @@ async fn load(
         Some(fold) => (fold, false),
         None => match snapshots::load(lua, shared, entity, subject)? {
             Some(fold) => (fold, true),
-            None => (empty(entity)?, true),
+            None => (empty(entity, subject)?, true),
         },
     };
     let recent = &shared.common()?.recent;
@@ -181,8 +182,9 @@ pub(crate) async fn as_of(
     id: &str,
     at: &str,
 ) -> mlua::Result<Fold> {
-    let mut fold = empty(entity)?;
-    read(lua, shared, entity, &subject(entity, id), &mut fold, Some(edge(at)?)).await?;
+    let subject = subject(entity, id);
+    let mut fold = empty(entity, &subject)?;
+    read(lua, shared, entity, &subject, &mut fold, Some(edge(at)?)).await?;
     Ok(fold)
 }
 
@@ -196,8 +198,9 @@ pub(crate) fn edge(text: &str) -> mlua::Result<Edge> {
     Ok(Edge::Time { time })
 }
 
-fn empty(entity: &Entity) -> mlua::Result<Fold> {
+fn empty(entity: &Entity, subject: &str) -> mlua::Result<Fold> {
     let _pure = Pure::enter()?;
+    let _chance = Scope::enter(&machine::call()?, subject);
     let state = entity.initial.call(())?;
     Ok(Fold { state, next: 0, read: Position::ZERO, saved: 0 })
 }
@@ -247,6 +250,7 @@ pub(crate) fn evolve(lua: &Lua, entity: &Entity, state: &Value, event: &Event) -
     let function = entity.evolve.borrow().get(&event.kind).cloned();
     let Some(function) = function else { return Ok(state.clone()) };
     let _pure = Pure::enter()?;
+    let _chance = Scope::enter(&machine::call()?, event.id.as_str());
     let changed: Value = function.call((state.clone(), ctx::event(lua, event)?))?;
     // `evolve` changes the table or returns a new one.
     Ok(if changed.is_nil() { state.clone() } else { changed })

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::progress::Progress;
 use super::setbacks::{self, Again, PARKED, Setbacks};
 use super::{bus_error, entities};
+use crate::bindings::chance::Scope;
 use crate::bindings::ctx;
 use crate::machine::{CALL, Call, Kind, Machine, Overlay, Pure, Shared};
 use crate::state::{Tables, Write};
@@ -340,8 +341,10 @@ fn run_these(
         // One event is one table, however many views look at it.
         let table = ctx::event(&machine.lua, event);
         for Wanted { view, kv, function } in views {
+            let of = format!("{}/{view}", event.id);
             let run = || {
                 let _pure = Pure::enter()?;
+                let _chance = Scope::enter(&call, of);
                 let context = ctx::ctx(&machine.lua, &call)?;
                 function.call::<()>((kv, table.clone()?, context))
             };
