@@ -98,7 +98,7 @@ pub async fn start(config: Config) -> Result<Host, StartError> {
     for (service, source) in names.into_iter().zip(&sources) {
         let (text, changes) = watch::channel(source.bundle.clone());
         texts.push(text);
-        let state = State::open(&config.state, &service)?;
+        let state = State::open_at(&config.state, &service, &format!("http://{address}"))?;
         let (wishes, wished) = mpsc::channel(1);
         let keeping = Keeping {
             reached: watch::Sender::new(Position::ZERO),

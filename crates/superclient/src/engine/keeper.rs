@@ -103,7 +103,14 @@ async fn look_on(
     }
     if let Ok(wish) = wishes.try_recv() {
         let mut progress = Progress::new(Some(wish), Position::ZERO);
-        progress.end(Some("another host leads this service: ask that one, or stop it first".into())).await;
+        let name = machine.shared.definitions.borrow().name.clone();
+        let why = match state.leader().map_err(mlua::Error::external)? {
+            Some(host) => {
+                format!("another host leads this service: daybook rebuild {name} --host {host}")
+            }
+            None => "no host leads this service just now: ask again in a few seconds".into(),
+        };
+        progress.end(Some(why)).await;
     }
     tokio::time::sleep(LOOK).await;
     Ok(())

@@ -245,6 +245,10 @@ impl Backend for Embedded {
         Ok(())
     }
 
+    fn holder(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     fn is_shared(&self) -> bool {
         false
     }

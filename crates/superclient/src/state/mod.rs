@@ -71,6 +71,8 @@ pub(crate) trait Backend: Send + Sync {
     /// holds back commits of handlers meanwhile.
     fn lease(&self, holder: &str, filling: bool, time: Duration) -> Result<bool, Error>;
     fn release(&self, holder: &str) -> Result<(), Error>;
+    /// Who leads, if others may.
+    fn holder(&self) -> Result<Option<String>, Error>;
     /// Whether other processes may use it too.
     fn is_shared(&self) -> bool;
 }
@@ -108,15 +110,20 @@ struct Inner {
 
 impl State {
     pub fn open(location: &StateLocation, service: &str) -> Result<Self, StartError> {
+        Self::open_at(location, service, "")
+    }
+
+    /// `host` is where this one can be asked, for those that do not lead.
+    pub fn open_at(location: &StateLocation, service: &str, host: &str) -> Result<Self, StartError> {
         let backend: Box<dyn Backend> = match location {
             StateLocation::Dir(dir) => Box::new(embedded::Embedded::open(dir, service)?),
             StateLocation::Redis(url) => Box::new(redis::Shared::open(url, service)?),
         };
-        Ok(Self::new(backend))
+        Ok(Self::new(backend, host))
     }
 
-    fn new(backend: Box<dyn Backend>) -> Self {
-        let holder = uuid::Uuid::new_v4().simple().to_string();
+    fn new(backend: Box<dyn Backend>, host: &str) -> Self {
+        let holder = format!("{}@{host}", uuid::Uuid::new_v4().simple());
         Self(Arc::new(Inner { backend, current: AtomicU64::new(0), filled: AtomicU64::new(0), holder }))
     }
 
@@ -166,6 +173,12 @@ impl State {
     /// Whether this host leads the service: writes views, fires timers, rebuilds.
     pub fn lead(&self, filling: bool) -> Result<bool, Error> {
         self.0.backend.lease(&self.0.holder, filling, LEASE)
+    }
+
+    /// Where the host that leads can be asked.
+    pub fn leader(&self) -> Result<Option<String>, Error> {
+        let holder = self.0.backend.holder()?;
+        Ok(holder.and_then(|holder| Some(holder.split_once('@')?.1.to_owned())))
     }
 
     pub fn release(&self) {

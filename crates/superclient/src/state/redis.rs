@@ -335,6 +335,12 @@ impl Backend for Shared {
         })
     }
 
+    fn holder(&self) -> Result<Option<String>, Error> {
+        let lease: Option<String> =
+            self.with(|redis| redis::cmd("GET").arg(self.key("lease")).query(&mut redis.connection))?;
+        Ok(lease.and_then(|lease| lease.split_whitespace().next().map(str::to_owned)))
+    }
+
     fn is_shared(&self) -> bool {
         true
     }

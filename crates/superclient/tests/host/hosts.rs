@@ -64,6 +64,11 @@ async fn two_hosts_share_their_tables_and_one_takes_over_from_the_other() {
     let reports = [one.rebuild("shared").await, two.rebuild("shared").await];
     let phases: Vec<_> = reports.iter().map(|reports| reports.last().unwrap()["phase"].clone()).collect();
     assert!(phases.contains(&json!("done")) && phases.contains(&json!("failed")), "{reports:?}");
+    // It says which host to ask instead, and that one does it.
+    let (leads, refused) = if phases[0] == "done" { (&one, &reports[1]) } else { (&two, &reports[0]) };
+    let told = refused.last().unwrap()["error"].as_str().unwrap();
+    let wanted = format!("daybook rebuild shared --host http://{}", leads.host.local_addr());
+    assert!(told.ends_with(&wanted), "{told}");
     shows(&two, 60).await;
     one.host.shutdown().await;
     ask(&world, 60, 30).await;
