@@ -9,6 +9,11 @@ use mlua::{Lua, LuaSerdeExt, MetaMethod, MultiValue, Table, UserData, UserDataMe
 use super::args::{self, Args};
 use crate::json;
 use crate::machine::{self, Call, Shared};
+use crate::report::Invalid;
+
+/// What handlers wrote is known as it is now. Views are made again as of any time.
+const NOW_ONLY: &str = "`at` is not possible here: the route uses svc.kv, which holds what handlers have written \
+                        until now; what is asked for as of another time belongs into a view";
 
 pub(crate) struct Kv {
     pub shared: Shared,
@@ -30,7 +35,14 @@ impl Kv {
     }
 
     fn call(&self) -> mlua::Result<Rc<Call>> {
-        if self.given { machine::call() } else { machine::reads("kv") }
+        if self.given {
+            return machine::call();
+        }
+        let call = machine::reads("kv")?;
+        if self.prefix == machine::OWN && call.at.is_some() {
+            return Err(mlua::Error::external(Invalid { reason: NOW_ONLY.into() }));
+        }
+        Ok(call)
     }
 
     fn key(&self, key: &str) -> Vec<u8> {

@@ -195,3 +195,23 @@ async fn a_start_folds_only_what_came_after_the_snapshot() {
     assert_eq!(running.ok("/line").await["state"]["n"], 1820);
     running.host.shutdown().await;
 }
+
+#[tokio::test]
+async fn what_handlers_wrote_is_not_shown_as_if_it_had_been_so_at_another_time() {
+    let world = World::start().await;
+    let script = r#"
+local svc = service("now", {})
+svc:on("Asked", function(e) svc.kv:put("n", (svc.kv:get("n") or 0) + 1) end)
+svc:get("/n", function() return json({ n = svc.kv:get("n") or 0 }) end)
+svc:get("/scan", function() return json(svc.kv:scan()) end)
+"#;
+    let running = world.run(script).await;
+    world.cause("Asked", "k/1").await;
+    for path in ["/n?at=1", "/scan?at=1", "/n?at=2100-01-01T00:00:00Z"] {
+        let (status, body) = running.get(path).await;
+        assert_eq!((status, &body["code"]), (400, &serde_json::json!("invalid")), "{path}: {body}");
+        assert!(body["detail"].as_str().unwrap().contains("view"), "{body}");
+    }
+    assert_eq!(running.get("/n").await.0, 200);
+    running.host.shutdown().await;
+}
