@@ -421,6 +421,13 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Whether its script has this route.
+    pub fn knows(&self, route: &RouteKey) -> bool {
+        let asked = route.split_once(' ');
+        let definitions = self.shared.definitions.borrow();
+        definitions.routes.iter().any(|route| asked == Some((&route.method, &route.path)))
+    }
+
     /// An error with the line it is about.
     pub fn explain(&self, error: &mlua::Error) -> String {
         let described = describe(error);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use daybook_client::{Client, Delivery, Join, Settler};
+use daybook_client::{Client, Delivery, Join, Membership, Settler};
 use daybook_model::wire::NackAction;
 use daybook_model::{Event, Filter, Position};
 use mlua::Value;
@@ -53,6 +53,21 @@ pub(crate) enum Job {
     },
 }
 
+impl Job {
+    fn route(&self) -> &RouteKey {
+        match self {
+            Self::Route { route, .. } | Self::Item { route, .. } => route,
+        }
+    }
+
+    /// The script that had this route is gone.
+    fn refuse(self) {
+        let detail = format!("the script has no `{}` any more", self.route());
+        let (Self::Route { reply, .. } | Self::Item { reply, .. }) = self;
+        let _ = reply.send(Answer::problem(404, "not-found", &detail));
+    }
+}
+
 /// All that a machine needs to be made again.
 #[derive(Clone)]
 pub(crate) struct Blueprint {
@@ -75,6 +90,8 @@ pub(crate) async fn run(
     mut jobs: mpsc::Receiver<Job>,
     mut stop: watch::Receiver<bool>,
 ) {
+    // What a new script's route was asked of the old one.
+    let mut held = None;
     loop {
         let bundle = blueprint.text.borrow_and_update().clone();
         let machine = match Machine::load(&bundle, blueprint.limits) {
@@ -92,7 +109,7 @@ pub(crate) async fn run(
         let _ = machine.shared.common.set(blueprint.common.clone());
         let machine = Rc::new(machine);
         let local = LocalSet::new();
-        let end = local.run_until(serve(&blueprint, &machine, &mut jobs, &mut stop)).await;
+        let end = local.run_until(serve(&blueprint, &machine, &mut jobs, &mut held, &mut stop)).await;
         snapshots::write(&machine.shared);
         match end {
             End::Stopped => break,
@@ -152,6 +169,7 @@ async fn serve(
     blueprint: &Blueprint,
     machine: &Rc<Machine>,
     jobs: &mut mpsc::Receiver<Job>,
+    held: &mut Option<Job>,
     stop: &mut watch::Receiver<bool>,
 ) -> End {
     let busy = Busy::default();
@@ -180,7 +198,18 @@ async fn serve(
             }
         }
         tokio::select! {
-            job = jobs.recv() => match job {
+            job = async { match held.take() {
+                Some(job) => Some(job),
+                None => jobs.recv().await,
+            } } => match job {
+                Some(job) if !machine.knows(job.route()) => match text.has_changed() {
+                    Ok(true) => {
+                        *held = Some(job);
+                        leave(&busy, membership).await;
+                        return End::Changed;
+                    }
+                    _ => job.refuse(),
+                },
                 Some(job) => {
                     let answer = answer(machine.clone(), blueprint.keeping.reached.subscribe(), job);
                     tokio::task::spawn_local(busy.clone().count(answer));
@@ -204,21 +233,23 @@ async fn serve(
             },
             // Between events: what is under way ends with the script it began with.
             changed = text.changed() => if changed.is_ok() {
-                busy.end().await;
-                if let Some(membership) = membership {
-                    membership.leave().await;
-                }
+                leave(&busy, membership).await;
                 return End::Changed;
             },
             // What is under way ends and is acked; what was only delivered costs no attempt.
             _ = stop.wait_for(|stop| *stop) => {
-                busy.end().await;
-                if let Some(membership) = membership {
-                    membership.leave().await;
-                }
+                leave(&busy, membership).await;
                 return End::Stopped;
             }
         }
+    }
+}
+
+/// In good order: what is under way ends first.
+async fn leave(busy: &Busy, membership: Option<Membership>) {
+    busy.end().await;
+    if let Some(membership) = membership {
+        membership.leave().await;
     }
 }
 

@@ -226,8 +226,9 @@ impl Reload {
         let hash = new.hash();
         if !dry {
             self.sources[i].bundle = new.clone();
-            self.directory.replace_table(table);
+            // In this order: an instance that does not know a route knows that it must change.
             self.texts[i].send_replace(new);
+            self.directory.replace_table(table);
         }
         Ok(Some(hash))
     }

@@ -198,6 +198,13 @@ impl Running {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// What `daybook reload` is told.
+    pub async fn reload(&self, service: &str) -> String {
+        let path = format!("{}/-/reload/{service}", self.url);
+        let answer = self.http.post(path).header("daybook-reload", "1").send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
     /// What an expression is, as a route of a fresh script says it.
     pub async fn ok(&self, path: &str) -> Value {
         let (status, body) = self.get(path).await;

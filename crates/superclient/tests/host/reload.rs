@@ -132,3 +132,89 @@ async fn a_shadow_compares_timers_that_came_due_and_get_routes_and_nothing_leave
     assert_eq!(world.events(&kinds).await.len(), before, "something left the shadow");
     running.host.shutdown().await;
 }
+
+const COUNTING: &str = r#"
+local svc = service("changing", {})
+local counter = svc:entity("counter", function() return { n = 0 } end)
+counter:decide("count", { of = "id" }, function(state, command) return event("Counted", { n = state.n + 1, of = command.of }) end)
+counter:evolve("Counted", function(state, e) state.n = e.data.n end)
+svc:on("Asked", function(e)
+  counter:send(e.subject, "count", { of = e.id })
+  svc.kv:put(e.subject, (svc.kv:get(e.subject) or 0) + 1)
+end)
+svc:view("seen", "Counted", function(kv, e) kv:put("n", (kv:get("n") or 0) + 1) end)
+svc:get("/version", function() return json({ version = VERSION }) end)
+svc:get("/counts", function()
+  local total = 0
+  for _, row in svc.kv:scan() do total += row.value end
+  return json({ handled = total, seen = svc.views.seen:get("n") or 0 })
+end)
+"#;
+
+fn hash(event: &daybook_model::Event) -> String {
+    let named = event.extensions.iter().find(|(name, _)| name == "scripthash");
+    named.map(|(_, value)| format!("{value:?}")).unwrap()
+}
+
+#[tokio::test]
+async fn events_that_come_while_scripts_are_swapped_and_refused_are_each_counted_once() {
+    const EACH: usize = 25;
+    const KEYS: usize = 9;
+    let world = World::start().await;
+    let path = world.dir.path().join("changing.lua");
+    let version_of = |n: u32| COUNTING.replace("VERSION", &n.to_string());
+    std::fs::write(&path, version_of(0)).unwrap();
+    let running = world.run_file(&path).await;
+    let client = world.client().await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let load = tokio::spawn(async move {
+        let mut asked = 0;
+        while !*stopped.borrow() {
+            let batch = (asked..asked + EACH).map(|i| {
+                daybook_model::NewEvent::new(format!("asked-{i}"), "Asked").subject(format!("k/{}", i % KEYS))
+            });
+            client.publish(batch.collect()).await.unwrap();
+            asked += EACH;
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        asked
+    });
+    let first = hash(&world.wait_for("Counted", 1).await[0]);
+    // Again and again while they come: one that is taken, one that is no Lua, one that fails at once.
+    for round in 1..=6u32 {
+        std::fs::write(&path, version_of(round)).unwrap();
+        version(&running, round).await;
+        for broken in ["local = 5", "error('not today')"] {
+            std::fs::write(&path, format!("{}\n{broken}", version_of(1_000 + round))).unwrap();
+            let refused = running.reload("changing").await;
+            assert!(refused.contains("changing.lua:"), "{refused}");
+        }
+    }
+    while world.events(&["Counted"]).await.iter().all(|event| hash(event) == first) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stop.send_replace(true);
+    let all = load.await.unwrap();
+    let counted = world.wait_for("Counted", all).await;
+    let wanted = serde_json::json!({ "handled": all, "seen": all });
+    let mut counts = serde_json::Value::Null;
+    for _ in 0..1_000 {
+        counts = running.ok("/counts").await;
+        if counts == wanted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(counts, wanted);
+    assert_eq!(world.events(&["Counted"]).await.len(), all, "an event was counted twice");
+    // Every one has its own consequence, and each key's history has no gap.
+    let causes: HashSet<String> = counted.iter().filter_map(|event| event.causationid.clone()).collect();
+    assert_eq!(causes, (0..all).map(|i| format!("asked-{i}")).collect());
+    for key in 0..KEYS {
+        let subject = format!("counter/k/{key}");
+        let of_key = counted.iter().filter(|event| event.subject.as_ref() == Some(&subject));
+        let sequences: Vec<u64> = of_key.map(|event| event.sequence.unwrap().0).collect();
+        assert_eq!(sequences, (0..sequences.len() as u64).collect::<Vec<_>>(), "{subject}");
+    }
+    running.host.shutdown().await;
+}
