@@ -4,7 +4,7 @@
 //! bus without holding the thread.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +46,8 @@ pub(crate) struct Entity {
     pub initial: Function,
     pub decide: RefCell<HashMap<String, Decide>>,
     pub evolve: RefCell<HashMap<String, Function>>,
+    /// Types that it emits and does not fold: looked at once each.
+    pub unfolded: RefCell<HashSet<String>>,
 }
 
 #[derive(Clone)]

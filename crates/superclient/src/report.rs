@@ -280,13 +280,29 @@ fn place(line: &str) -> Option<(&str, usize, &str)> {
 
 /// Where in the line the message points: at the word that it quotes.
 fn column(line: &str, message: &str) -> Option<usize> {
+    // Of a syntax error, what stands there instead of what is missing.
+    let message = message.rsplit_once(", got ").map_or(message, |(_, got)| got);
     for quote in ['\'', '`'] {
         let mut quoted = message.split(quote).skip(1).step_by(2);
-        if let Some(at) = quoted.find_map(|word| (!word.is_empty()).then(|| line.rfind(word)).flatten()) {
+        if let Some(at) = quoted.find_map(|word| (!word.is_empty()).then(|| whole(line, word)).flatten()) {
             return Some(at);
         }
     }
     None
+}
+
+/// The last place of a word in the line that is no part of a longer one.
+fn whole(line: &str, word: &str) -> Option<usize> {
+    let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let mut places = line.rmatch_indices(word).map(|(at, _)| at);
+    let longer = |at: usize, edge: char, beside: Option<char>| {
+        at < line.len() && (edge.is_alphanumeric() || edge == '_') && inside(beside)
+    };
+    let (first, last) = (word.chars().next()?, word.chars().next_back()?);
+    places.find(|at| {
+        let (before, after) = (line[..*at].chars().next_back(), line[at + word.len()..].chars().next());
+        !longer(*at, first, before) && !longer(*at, last, after)
+    })
 }
 
 /// A called name of the line that is close to a known global without being one.
@@ -315,6 +331,19 @@ mod tests {
             &[],
         );
         assert!(told.contains("2 | svc:on('X' function() end)\n"), "{told}");
+    }
+
+    #[test]
+    fn a_missing_end_points_at_what_came_instead_and_not_into_a_word() {
+        let line = "card:decide(\"spend\", {}, function(state) end)";
+        let told = with_source(
+            "x.lua:1: Expected 'end' (to close 'function' at line 9), got 'card'".into(),
+            Some(line),
+            &[],
+        );
+        assert!(told.ends_with("\n    | ^"), "{told}");
+        assert_eq!(whole("spend(end)", "end"), Some(6));
+        assert_eq!(whole("spend", "end"), None);
     }
 
     #[test]

@@ -196,10 +196,12 @@ test("it is folded", function(t)
   t:emitted{}
   t:state(card, "7", { points = 7 })
 end)
+test("who is that", function(t) t:when(crad, "7", "earn", { points = 1 }) end)
 test("it is misspelt", function(t) t:when_event("PointsErned", "card/7", { points = 3 }) end)
 "#;
     std::fs::write(dir.path().join("points_test.lua"), tests).unwrap();
     let ran = run(&["test", dir.path().to_str().unwrap()], "");
+    assert!(ran.stdout.contains("the first argument is an entity, not nil; there is card"), "{}", ran.stdout);
     assert!(ran.stdout.contains("ok    it is folded"), "{}", ran.stdout);
     assert!(
         ran.stdout.contains("the script has no `PointsErned`; did you mean `PointsEarned`?"),

@@ -107,6 +107,7 @@ impl UserData for Service {
                 initial,
                 decide: RefCell::new(HashMap::new()),
                 evolve: RefCell::new(HashMap::new()),
+                unfolded: RefCell::default(),
             });
             match this.shared.definitions.borrow_mut().entities.insert(name.clone(), entity.clone()) {
                 None => Ok(EntityHandle { shared: this.shared.clone(), entity }),

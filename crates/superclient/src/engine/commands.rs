@@ -117,6 +117,13 @@ pub(crate) async fn send(
         };
         let mut batch = Vec::with_capacity(events.len());
         for (i, (kind, data)) in events.iter().enumerate() {
+            if let Some(meant) = misspelt(&entity, kind) {
+                let name = &entity.name;
+                tracing::warn!(
+                    target: "script",
+                    "{name} emits `{kind}`, which no {name}:evolve takes, so its state stays as it is; there is one of `{meant}`"
+                );
+            }
             let mut new = new_event(lua, shared, call, id_of(seed, i), kind, Some(subject.clone()), data)?;
             new.sequence = Some(Sequence(fold.next + i as u64));
             if let Some(mark) = &mark {
@@ -156,6 +163,16 @@ pub(crate) async fn send(
         }
     }
     Err(mlua::Error::runtime(format!("other writers of {subject} kept winning")))
+}
+
+/// The type that is folded and was probably meant; `None` too from the second time on.
+fn misspelt(entity: &Entity, kind: &str) -> Option<String> {
+    let evolve = entity.evolve.borrow();
+    if evolve.contains_key(kind) || !entity.unfolded.borrow_mut().insert(kind.to_owned()) {
+        return None;
+    }
+    // Types may be alike on purpose, `SeatHeld` and `SeatSold`; one letter is a slip.
+    evolve.keys().find(|known| strsim::damerau_levenshtein(known, kind) == 1).cloned()
 }
 
 /// Whoever names a version decides himself what to do when it is gone.
@@ -301,4 +318,28 @@ pub(crate) async fn publish(
     }
     let receipt = publishing::publish(shared, call, &[new]).await?.map_err(bus_error)?;
     accepted(lua, &[(id, kind)], Some(receipt.position()), receipt.is_duplicate())
+}
+
+#[cfg(test)]
+mod tests {
+    use mlua::Lua;
+
+    use super::*;
+
+    #[test]
+    fn a_type_that_is_one_letter_from_a_folded_one_is_told_once() {
+        let lua = Lua::new();
+        let nothing = || lua.create_function(|_, ()| Ok(())).unwrap();
+        let entity = Entity {
+            name: "card".into(),
+            initial: nothing(),
+            decide: std::cell::RefCell::default(),
+            evolve: std::cell::RefCell::new([("PointSpent".to_owned(), nothing())].into()),
+            unfolded: std::cell::RefCell::default(),
+        };
+        assert_eq!(misspelt(&entity, "PointSpent"), None);
+        assert_eq!(misspelt(&entity, "PointLost"), None);
+        assert_eq!(misspelt(&entity, "PointsSpent").as_deref(), Some("PointSpent"));
+        assert_eq!(misspelt(&entity, "PointsSpent"), None, "it was told before");
+    }
 }

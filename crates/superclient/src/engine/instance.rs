@@ -113,9 +113,9 @@ pub(crate) async fn run(
         snapshots::write(&machine.shared);
         match end {
             End::Stopped => break,
-            End::Changed => tracing::warn!(script = blueprint.name, "the script was reloaded"),
+            End::Changed => tracing::debug!(script = blueprint.name, "the script was reloaded"),
             End::Spent => {
-                tracing::warn!(script = blueprint.name, "a script was stopped; its machine is made anew");
+                tracing::warn!(target: "script", "{} was stopped; its machine is made anew", blueprint.name);
             }
         }
     }

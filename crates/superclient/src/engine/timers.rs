@@ -32,6 +32,7 @@ use super::progress::Progress;
 use super::{bus_error, publishing};
 use crate::bindings::ctx;
 use crate::machine::{CALL, Call, Kind, Machine, NAMESPACE, describe};
+use crate::report;
 use crate::state::{Tables, Write};
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -214,10 +215,11 @@ pub(crate) async fn follow(machine: &Machine, tables: &Tables) -> mlua::Result<(
                 let Some((_, mut pending)) = timers.remove(&first.1) else { continue };
                 if let Err(error) = fire(machine, &timers, first, &pending).await {
                     let pause = (RETRY_FIRST * 2u32.saturating_pow(pending.failures)).min(RETRY_MAX);
+                    let (cause, attempt) = (report::caused_by(&pending.event), pending.failures + 1);
                     tracing::error!(
-                        event = pending.event.id,
-                        error = describe(&error),
-                        "a timer failed; it is tried again in {pause:?}"
+                        target: "script",
+                        "{}\n  while a timer was due for {cause}; attempt {attempt}, next in {pause:?}",
+                        machine.explain(&error)
                     );
                     pending.failures = (pending.failures + 1).min(10);
                     let again = first.0.max(now()) + pause.as_micros() as i64;

@@ -155,9 +155,9 @@ fn answer(lua: &Lua, correlation: Option<&str>, value: &Value) -> mlua::Result<A
         };
         // `json(entity:send(…), 201)` means 201 if it was taken.
         let status = status.filter(|status| *status >= 400).unwrap_or(usual);
-        let mut answer = Answer::problem(status, &code, &code.replace(['_', '-'], " "));
-        answer.headers = headers;
         let details: Value = table.raw_get("details")?;
+        let mut answer = Answer::problem(status, &code, &in_words(&code, &details));
+        answer.headers = headers;
         if let (Some(body), false) =
             (answer.body.as_mut().and_then(|body| body.as_object_mut()), details.is_nil())
         {
@@ -174,6 +174,18 @@ fn answer(lua: &Lua, correlation: Option<&str>, value: &Value) -> mlua::Result<A
         members.insert("correlationid".into(), correlation.into());
     }
     Ok(Answer { status: status.unwrap_or(200), body: Some(body), is_problem: false, headers })
+}
+
+/// What a person reads of a rejection: the field that does not fit, or the code.
+fn in_words(code: &str, details: &Value) -> String {
+    let text = |name: &str| match details {
+        Value::Table(details) => details.raw_get::<Option<String>>(name).ok().flatten(),
+        _ => None,
+    };
+    match (code, text("field"), text("reason")) {
+        ("invalid", Some(field), Some(reason)) => format!("the field `{field}` {reason}"),
+        _ => code.replace(['_', '-'], " "),
+    }
 }
 
 /// Third argument of `json(value, status, headers)`.

@@ -62,7 +62,13 @@ end
 -- An entity, or its name.
 local function name_of(entity, what)
   local name = host.name(entity) or (type(entity) == "string" and entity)
-  if not name then error(what .. ": the first argument is an entity, not " .. show(entity), 3) end
+  if not name then
+    local known = {}
+    for known_name in host.entities do table.insert(known, known_name) end
+    table.sort(known)
+    local there = if #known == 0 then "the script has none" else "there is " .. table.concat(known, ", ")
+    error(what .. ": the first argument is an entity, not " .. show(entity) .. "; " .. there, 3)
+  end
   return name
 end
 
