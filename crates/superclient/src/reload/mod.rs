@@ -33,15 +33,17 @@ pub(crate) struct Source {
     pub bundle: Arc<Bundle>,
     /// `None`: it has no file and never changes.
     pub path: Option<PathBuf>,
+    /// What ran before it: a watched file is taken before anybody can ask for a shadow.
+    pub before: Option<Arc<Bundle>>,
 }
 
 impl Source {
     pub fn of_text(name: &str, text: &str) -> Self {
-        Self { bundle: Arc::new(Bundle::of_text(name, text)), path: None }
+        Self { bundle: Arc::new(Bundle::of_text(name, text)), path: None, before: None }
     }
 
     pub fn read(path: &Path) -> Result<Self, StartError> {
-        Ok(Self { bundle: Arc::new(Bundle::read(path)?), path: Some(path.to_owned()) })
+        Ok(Self { bundle: Arc::new(Bundle::read(path)?), path: Some(path.to_owned()), before: None })
     }
 }
 
@@ -169,7 +171,8 @@ impl Reload {
         }
         match taken {
             Some(hash) if dry => {
-                outcome.reason = Some(format!("it would be taken as {hash}; this was a dry run"));
+                let would = if hash == outcome.scripthash { "was" } else { "would be" };
+                outcome.reason = Some(format!("it {would} taken as {hash}; this was a dry run"));
             }
             Some(hash) => {
                 outcome.swapped = true;
@@ -196,7 +199,7 @@ impl Reload {
         outcome: &mut Outcome,
     ) -> Result<Option<String>, String> {
         let Some(path) = self.sources[i].path.clone() else { return Ok(None) };
-        let old = self.sources[i].bundle.clone();
+        let mut old = self.sources[i].bundle.clone();
         let new = Arc::new(Bundle::read(&path).map_err(|error| error.to_string())?);
         let mut bundles: Vec<_> = self.sources.iter().map(|source| source.bundle.clone()).collect();
         bundles[i] = new.clone();
@@ -206,7 +209,10 @@ impl Reload {
         let (names, table) =
             checked.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if new.hash() == old.hash() {
-            return Ok(None);
+            match (dry && shadow.is_some(), &self.sources[i].before) {
+                (true, Some(before)) => old = before.clone(),
+                _ => return Ok(None),
+            }
         }
         if names[i] != outcome.service {
             return Err(format!(
@@ -225,7 +231,7 @@ impl Reload {
         }
         let hash = new.hash();
         if !dry {
-            self.sources[i].bundle = new.clone();
+            self.sources[i].before = Some(std::mem::replace(&mut self.sources[i].bundle, new.clone()));
             // In this order: an instance that does not know a route knows that it must change.
             self.texts[i].send_replace(new);
             self.directory.replace_table(table);

@@ -218,3 +218,24 @@ async fn events_that_come_while_scripts_are_swapped_and_refused_are_each_counted
     }
     running.host.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_dry_run_that_comes_after_the_watch_still_tells_what_has_changed() {
+    let world = World::start().await;
+    let path = world.dir.path().join("changing.lua");
+    std::fs::write(&path, script(1, "")).unwrap();
+    let running = world.run_file(&path).await;
+    world.cause("Asked", "k/1").await;
+    world.wait_for("Answered", 1).await;
+    let nothing = running.reload("changing?shadow=100&dry=true").await;
+    assert!(nothing.contains("nothing has changed"), "{nothing}");
+    std::fs::write(&path, script(2, "")).unwrap();
+    version(&running, 2).await;
+    let told = running.reload("changing?shadow=100&dry=true").await;
+    assert!(told.contains("it was taken as"), "{told}");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let differences = told["differences"].as_array().unwrap();
+    let of_the_handler = |found: &&serde_json::Value| found.as_str().unwrap().contains("Answered");
+    assert!(differences.iter().any(|found| of_the_handler(&found)), "{told}");
+    running.host.shutdown().await;
+}
