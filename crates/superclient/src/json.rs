@@ -12,6 +12,10 @@ use crate::bindings::money::Money;
 use crate::bindings::results::KIND;
 use crate::room::Room;
 
+/// Members that are held outside the machine before their table is made: it has room
+/// for so many things of the host at a time, and objects lie in objects.
+const HELD: usize = 64;
+
 /// Deeper is a cycle or a mistake.
 const DEPTH_MAX: usize = 100;
 
@@ -198,19 +202,28 @@ impl<'de> Visitor<'de> for Parse<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
         // All of them first: a table that grows member by member is made several times.
         let mut read: Vec<(Value, Value)> = Vec::with_capacity(8);
+        let mut large: Option<Table> = None;
         while let Some(name) = members.next_key_seed(self)? {
-            read.push((name, members.next_value_seed(self)?));
+            let member = members.next_value_seed(self)?;
+            match &large {
+                Some(table) => table.raw_set(name, member).map_err(de::Error::custom)?,
+                None => read.push((name, member)),
+            }
+            if read.len() == HELD {
+                large = Some(self.table(read.drain(..)).map_err(de::Error::custom)?);
+            }
         }
-        let value = match amount(&read) {
-            Some(money) => self.0.create_userdata(money).map(Value::UserData),
-            None => self.table(read).map(Value::Table),
+        let value = match (large, amount(&read)) {
+            (Some(table), _) => Ok(Value::Table(table)),
+            (None, Some(money)) => self.0.create_userdata(money).map(Value::UserData),
+            (None, None) => self.table(read.drain(..)).map(Value::Table),
         };
         value.map_err(de::Error::custom)
     }
 }
 
 impl Parse<'_> {
-    fn table(self, members: Vec<(Value, Value)>) -> mlua::Result<Table> {
+    fn table(self, members: impl ExactSizeIterator<Item = (Value, Value)>) -> mlua::Result<Table> {
         let table = self.0.create_table_with_capacity(0, members.len())?;
         for (name, member) in members {
             table.raw_set(name, member)?;

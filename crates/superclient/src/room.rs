@@ -72,7 +72,7 @@ mod tests {
         let numbers = format!("[{}1]", "1,".repeat(3_000));
         let texts = format!("[{}]", (0..3_000).map(|i| format!("\"{i}\"")).collect::<Vec<_>>().join(","));
         let members =
-            format!("{{{}}}", (0..3_000).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
+            format!("{{{}}}", (0..300_000).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
         let amounts = format!("[{}1]", r#"{"minor":"1","currency":"GBP"},"#.repeat(1_000));
         let deep = format!("{}1{}", r#"{"a":"#.repeat(60), "}".repeat(60));
         for text in [lists, objects, numbers, texts, members, amounts, deep, "[]".into()] {
