@@ -66,7 +66,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             writeln!(out, "{}: the new script ({}) runs", outcome.script, outcome.scripthash)?;
             Ok(())
         }
-        Some(reason) if reason == "nothing has changed" || reason.starts_with("it would be taken") => {
+        Some(reason) if reason == "nothing has changed" || reason.ends_with("this was a dry run") => {
             writeln!(out, "{}: {reason}", outcome.script)?;
             Ok(())
         }
