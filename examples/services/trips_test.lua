@@ -26,3 +26,14 @@ test("the last seat is sold once", function(t)
   t:when_event("TripAsked", "trip/2", wish)
   t:emitted{ { type = "TripFailed", subject = "trip/2", data = { reason = "no_seat" } } }
 end)
+
+test("a trip goes its whole way, whatever crashes", function(t)
+  t:given("flight/f", event("SeatsOffered", { seats = 1 }))
+  t:given("hotel/h", event("RoomsOffered", { rooms = 1 }))
+  t:when(trip, "1", "ask", wish)
+  t:settle()
+  t:emitted{ "TripAsked", "SeatTaken", "FlightBooked", "RoomTaken", "TripBooked" }
+  t:state(trip, "1", { state = "booked" })
+  t:twice()
+  t:crash_at_every_step()
+end)

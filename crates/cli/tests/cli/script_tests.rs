@@ -209,3 +209,53 @@ test("it is misspelt", function(t) t:when_event("PointsErned", "card/7", { point
         ran.stdout
     );
 }
+
+const SAGA: &str = r#"
+local svc = service("saga", { version = 1 })
+local trip = svc:entity("trip", function() return { status = "new" } end)
+trip:evolve("TripAsked", function(state) state.status = "asked" end)
+trip:evolve("TripHeld", function(state) state.status = "held" end)
+trip:evolve("TripPaid", function(state) state.status = "paid" end)
+trip:decide("ask", {}, function() return event("TripAsked") end)
+local function next(e, type) return atomically(function(tx) tx:emit(e.subject, type, {}, { after = e }) end) end
+svc:on("TripAsked", function(e) return next(e, "TripHeld") end)
+svc:on("TripHeld", function(e)
+  svc.kv:put(e.subject, (svc.kv:get(e.subject) or 0) + 1)
+  return next(e, "TripPaid")
+end)
+svc:on("Ping", function(e) svc:publish("Pong", e.subject, {}) end)
+svc:on("Pong", function(e) svc:publish("Ping", e.subject, {}) end)
+"#;
+
+#[test]
+fn a_saga_is_settled_when_told_and_survives_a_crash_in_each_of_its_handlers() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("saga.lua"), SAGA).unwrap();
+    let tests = r#"
+test("a whole trip", function(t)
+  t:when(trip, "1", "ask")
+  t:settle()
+  t:emitted{ "TripAsked", "TripHeld", "TripPaid" }
+  t:state(trip, "1", { status = "paid" })
+  t:twice()
+  t:crash_at_every_step()
+end)
+test("only its beginning", function(t)
+  t:when(trip, "1", "ask")
+  t:emitted{ "TripAsked" }
+  t:state(trip, "1", { status = "paid" })
+end)
+test("for ever", function(t)
+  t:when_event("Ping", "x/1", {})
+  t:settle()
+end)
+"#;
+    std::fs::write(dir.path().join("saga_test.lua"), tests).unwrap();
+    let ran = run(&["test", dir.path().to_str().unwrap()], "");
+    let said = &ran.stdout;
+    // Before and after each: one publish of the command, a publish and a commit of both handlers.
+    assert!(said.contains("ok    a whole trip (") && said.contains(" 10 crashes)"), "{said}");
+    assert!(said.contains("`TripAsked` was not handled yet: t:settle() handles what was emitted"), "{said}");
+    assert!(said.contains("still one to handle: do handlers answer each other for ever?"), "{said}");
+    assert!(said.ends_with("1 passed, 2 failed\n"), "{said}");
+}

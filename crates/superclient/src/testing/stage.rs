@@ -32,10 +32,12 @@ pub(super) struct Stage {
     /// Crashes that the test asks for.
     pub points: RefCell<Vec<CrashPoint>>,
     actions: Cell<u32>,
+    /// The action that those after it, up to now, follow from.
+    first: Cell<u32>,
     /// Requests that other services had before the last action.
     asked_before: Cell<usize>,
-    /// What the last action passed.
-    steps: RefCell<Vec<&'static str>>,
+    /// What that action and those that follow from it passed: action, step of it, words.
+    steps: RefCell<Vec<(u32, usize, &'static str)>>,
 }
 
 /// Something that a test does to its service.
@@ -56,22 +58,28 @@ impl Stage {
             crash: RefCell::default(),
             points: RefCell::default(),
             actions: Cell::new(0),
+            first: Cell::new(0),
             asked_before: Cell::new(0),
             steps: RefCell::default(),
         }
     }
 
-    async fn act(&self, action: &Action) -> mlua::Result<Json> {
+    async fn act(&self, action: &Action, follows: bool) -> mlua::Result<Json> {
         let number = self.actions.get() + 1;
         self.actions.set(number);
-        self.asked_before.set(self.others.count());
+        if !follows {
+            self.first.set(number);
+            self.asked_before.set(self.others.count());
+            self.steps.borrow_mut().clear();
+        }
         let point = self.crash.borrow().clone().filter(|point| point.action == number);
         if let Some(point) = point {
             return crash::act(self, action, &point).await;
         }
         self.machine.shared.outlet.take_steps();
         let answer = self.perform(&self.machine, action).await;
-        *self.steps.borrow_mut() = self.machine.shared.outlet.take_steps();
+        let passed = self.machine.shared.outlet.take_steps().into_iter().enumerate();
+        self.steps.borrow_mut().extend(passed.map(|(i, what)| (number, i + 1, what)));
         answer
     }
 
@@ -116,19 +124,19 @@ impl Stage {
 
     /// `Some` says how a crash made another outcome than one run without.
     async fn crash_at_every_step(&self, from: &str) -> mlua::Result<Option<(Json, Json)>> {
-        let action = self.actions.get();
+        let actions = self.first.get()..=self.actions.get();
         let outcome = self.outcome(from).await?;
         let point = self.crash.borrow().clone();
         match point {
-            Some(point) if point.action == action && point.expected != outcome => {
+            Some(point) if actions.contains(&point.action) && point.expected != outcome => {
                 Ok(Some((point.expected, outcome)))
             }
             Some(_) => Ok(None),
             None => {
                 let steps = self.steps.borrow();
-                let points = steps.iter().enumerate().map(|(i, what)| CrashPoint {
-                    action,
-                    step: i + 1,
+                let points = steps.iter().map(|(action, step, what)| CrashPoint {
+                    action: *action,
+                    step: *step,
                     what,
                     expected: outcome.clone(),
                 });
@@ -234,7 +242,7 @@ pub(super) fn host(stage: &Rc<Stage>) -> mlua::Result<Table> {
             let answer = if is_read || wanted.get::<Option<bool>>("again")? == Some(true) {
                 on.perform(&on.machine, &action).await?
             } else {
-                on.act(&action).await?
+                on.act(&action, wanted.get::<Option<bool>>("follows")? == Some(true)).await?
             };
             json::to_lua(&lua, &answer)
         }
@@ -251,6 +259,11 @@ pub(super) fn host(stage: &Rc<Stage>) -> mlua::Result<Table> {
         }
     })?;
     host.set("crash", crash)?;
+    let on = stage.clone();
+    let handles = lua.create_function(move |_, kind: String| {
+        Ok(on.machine.shared.definitions.borrow().handlers.contains_key(&kind))
+    })?;
+    host.set("handles", handles)?;
     host.set("null", lua.null())?;
     Ok(host)
 }
