@@ -258,7 +258,9 @@ fn check_text(name: &str, text: &str, max: usize) -> Result<(), Invalid> {
     if text.len() > max {
         return Err(Invalid::new(name, format!("{} bytes, at most {max} are allowed", text.len())));
     }
-    if text.chars().any(char::is_control) {
+    // ASCII that is printed needs no second look, and nearly all is that.
+    let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e));
+    if !plain && text.chars().any(char::is_control) {
         return Err(Invalid::new(name, "must not contain control characters"));
     }
     Ok(())

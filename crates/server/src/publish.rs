@@ -1,6 +1,6 @@
-//! From a client's events to a batch for the store: form, limits, ids.
+//! From a client's events to a batch for the store: form and limits. That no id
+//! occurs twice in a batch is the store's to check.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use daybook_model::{Invalid, Limits, NewEvent};
@@ -40,14 +40,6 @@ pub(crate) fn batch(
     }
     if weight > limits.batch_bytes.max(limits.event_bytes) + 1024 * events.len() {
         return Err(too_large(format!("{weight} bytes, at most {} are allowed", limits.batch_bytes)));
-    }
-    if events.len() > 1 {
-        let mut ids = HashSet::with_capacity(events.len());
-        for (i, event) in events.iter().enumerate() {
-            if !ids.insert(event.id.as_str()) {
-                return Err(Invalid::new(format!("events[{i}].id"), "occurs twice in the batch"));
-            }
-        }
     }
     let batch = Batch {
         events,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use daybook_log::Draft;
 use daybook_model::{Event, Position};
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt};
 
 use super::codec::Defaulted;
 use super::queue::{BarrierShare, Reply};
@@ -109,6 +109,10 @@ pub(super) fn told_barrier(outcome: &Outcome, head: Position) -> Result<Position
 pub(super) struct Ids(HashMap<ById, Defaulted>);
 
 impl Ids {
+    pub fn with_capacity(events: usize) -> Self {
+        Self(HashMap::with_capacity(events))
+    }
+
     pub fn insert(&mut self, event: &Arc<Event>, defaulted: Defaulted) {
         self.0.insert(ById(event.clone()), defaulted);
     }

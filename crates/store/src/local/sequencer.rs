@@ -86,7 +86,8 @@ impl Sequencer {
     pub fn complete(&mut self, group: &Group) {
         self.answered = group.requests();
         if !group.events.is_empty() {
-            self.flights.push_back((group.next(), std::mem::take(&mut self.ids)));
+            let next = Ids::with_capacity(group.events.len());
+            self.flights.push_back((group.next(), std::mem::replace(&mut self.ids, next)));
         }
     }
 
@@ -196,6 +197,7 @@ impl Sequencer {
         let first = Position(self.next);
         let size = batch.events.len() as u32;
         let mut stored = Vec::with_capacity(batch.events.len());
+        let written = now.to_string();
         for ((new, sequence), correlation) in batch.events.into_iter().zip(sequences).zip(correlations) {
             let position = Position(self.next);
             let defaulted = Defaulted::of(&new);
@@ -205,7 +207,7 @@ impl Sequencer {
                     .correlationid
                     .or(correlation)
                     .unwrap_or_else(|| batch.fallback_correlation.clone()),
-                time: new.time.unwrap_or_else(|| now.to_string()),
+                time: new.time.unwrap_or_else(|| written.clone()),
                 id: new.id,
                 kind: new.kind,
                 sequence,
@@ -250,7 +252,7 @@ impl Sequencer {
         rests: &mut Rests,
     ) -> Result<Option<Vec<Stored>>, No> {
         let several = batch.events.len() > 1;
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_capacity(if several { batch.events.len() } else { 0 });
         if let Some(i) = batch.events.iter().position(|new| several && !seen.insert(new.id.as_str())) {
             let invalid = Invalid::new(format!("events[{i}].id"), "occurs twice in the batch");
             return Err(AppendError::Invalid(invalid).into());
