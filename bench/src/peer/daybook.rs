@@ -1,12 +1,13 @@
 //! Daybook itself: the release binary over WebSocket, messages written and read
-//! with the product's own types.
+//! with the product's own types. A stream's events are read in their frame, as the
+//! rows of the other peers are in theirs.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 
-use daybook_model::wire::{self, ClientMessage, Count, Credit, ServerMessage, Start, Subscribe};
+use daybook_model::wire::{self, ClientMessage, Count, Credit, Pushed, ServerMessage, Start, Subscribe};
 use daybook_model::{Code, Data, Filter, NewEvent, Position, Sequence};
 use serde_json::value::RawValue;
 
@@ -58,26 +59,25 @@ impl Peer for Daybook {
         session.queue(Subscribe { id: 2, from: start, filter: None, credit: Count(WINDOW) });
         let (mut subscription, mut taken, mut over) = (0, 0, false);
         while !over {
-            session
-                .messages(|message| match message {
-                    ServerMessage::Subscribed(subscribed) => {
-                        subscription = subscribed.subscription;
-                        Ok(())
-                    }
-                    ServerMessage::Events(events) => {
+            let take = |message: Pushed<'_>| -> Result<()> {
+                match message {
+                    Pushed::Events(events) => {
                         taken += events.events.len() as u64;
                         for event in &events.events {
-                            let Some(Data::Json(data)) = &event.data else {
-                                return Err("an event without data".into());
-                            };
+                            let data = event.data.ok_or("an event without data")?;
                             over = over || each(data.get().as_bytes())?.is_break();
                         }
                         Ok(())
                     }
-                    ServerMessage::CaughtUp(_) => Ok(()),
-                    other => Err(format!("the bus told a subscriber {other:?}").into()),
-                })
-                .await?;
+                    Pushed::Other(ServerMessage::Subscribed(subscribed)) => {
+                        subscription = subscribed.subscription;
+                        Ok(())
+                    }
+                    Pushed::Other(ServerMessage::CaughtUp(_)) => Ok(()),
+                    Pushed::Other(other) => Err(format!("the bus told a subscriber {other:?}").into()),
+                }
+            };
+            session.socket.next(|text| every(text, take)).await?;
             if taken >= WINDOW / 2 {
                 session.queue(Credit { subscription, events: Count(taken) });
                 session.socket.flush().await?;
@@ -112,11 +112,6 @@ impl Session {
         self.socket.queue(|out| wire::write_frame(&[message], out));
     }
 
-    /// The messages of the next frame.
-    async fn messages(&mut self, mut each: impl FnMut(ServerMessage) -> Result<()>) -> Result<()> {
-        self.socket.next(|text| every(text, &mut each)).await
-    }
-
     /// The next message that is an answer to a request; a frame may hold several.
     async fn answer(&mut self) -> Result<ServerMessage> {
         loop {
@@ -129,7 +124,8 @@ impl Session {
     }
 }
 
-fn every(text: &str, mut each: impl FnMut(ServerMessage) -> Result<()>) -> Result<()> {
+/// All messages of a frame.
+fn every<'a, M: wire::Message<'a>>(text: &'a str, mut each: impl FnMut(M) -> Result<()>) -> Result<()> {
     let mut result = Ok(());
     wire::messages(text, |message| {
         if result.is_ok() {

@@ -26,12 +26,12 @@ struct Probe<'a> {
 }
 
 /// Reads all messages of a frame with `parse`, one verdict each.
-pub fn messages<T>(frame: &str, mut each: impl FnMut(Result<T, Malformed>))
+pub fn messages<'a, T>(frame: &'a str, mut each: impl FnMut(Result<T, Malformed>))
 where
-    T: Message,
+    T: Message<'a>,
 {
     if frame.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('[') {
-        match serde_json::from_str::<Vec<&RawValue>>(frame) {
+        match serde_json::from_str::<Vec<&'a RawValue>>(frame) {
             Ok(list) => list.iter().for_each(|raw| each(message(raw.get()))),
             Err(error) => {
                 each(Err(Malformed { id: None, invalid: Invalid::new("", format!("no JSON: {error}")) }))
@@ -43,12 +43,12 @@ where
 }
 
 /// One direction's messages.
-pub trait Message: Sized {
+pub trait Message<'a>: Sized {
     /// Reads the message whose `op` is `op`; `None` if there is no such op.
-    fn parse(op: &str, json: &str) -> Option<Result<Self, Invalid>>;
+    fn parse(op: &str, json: &'a str) -> Option<Result<Self, Invalid>>;
 }
 
-fn message<T: Message>(json: &str) -> Result<T, Malformed> {
+fn message<'a, T: Message<'a>>(json: &'a str) -> Result<T, Malformed> {
     // Nearly everybody begins with `op`: then one reading is enough. What does
     // not fit is read again below, to tell why.
     if let Some((op, _)) = json.strip_prefix("{\"op\":\"").and_then(|rest| rest.split_once('"'))
@@ -135,7 +135,7 @@ macro_rules! directed {
             pub const OPS: &'static [&'static str] = &[$($op),*];
         }
 
-        impl $crate::wire::frame::Message for $name {
+        impl $crate::wire::frame::Message<'_> for $name {
             fn parse(op: &str, json: &str) -> Option<Result<Self, $crate::Invalid>> {
                 match op {
                     $($op => Some($crate::wire::frame::read(json).map(Self::$variant)),)*

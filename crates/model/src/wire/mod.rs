@@ -4,17 +4,19 @@
 //! kinds and required members, and lenient about unknown members, so that a
 //! newer client can talk to an older server.
 
+mod borrowed;
 mod client;
 mod frame;
 mod server;
 pub(crate) mod write;
 
 pub use crate::numbers::{Count, NotDecimal};
+pub use borrowed::{EventIn, EventsIn, Pushed};
 pub use client::{
     Ack, ClientMessage, Credit, Edge, Hello, Join, Key, Leave, Mode, Nack, NackAction, Named, Poison,
     Progress, Publish, Read, Start, Subscribe, Unsubscribe,
 };
-pub use frame::{Malformed, messages, read, write_frame};
+pub use frame::{Malformed, Message, messages, read, write_frame};
 pub use server::{
     CaughtUp, Deliver, Delivery, Done, Drain, Error, Events, Joined, Overdue, Page, Receipt, Receipted,
     Revoked, ServerMessage, Shared, Subscribed, Welcome,

@@ -5,10 +5,10 @@
 use daybook_model::wire::{self, ServerMessage};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::exit::{Failure, UNREACHABLE};
@@ -59,11 +59,17 @@ impl Lean {
         &mut self,
         each: impl FnMut(Result<ServerMessage, wire::Malformed>),
     ) -> Result<(), Failure> {
+        let frame = self.frame().await?;
+        wire::messages(&frame, each);
+        Ok(())
+    }
+
+    /// The next frame, for those who read it where it lies.
+    pub async fn frame(&mut self) -> Result<Utf8Bytes, Failure> {
         loop {
             let frame = self.0.next().await.ok_or_else(|| gone("it closed the connection"))?;
             if let Message::Text(text) = frame.map_err(gone)? {
-                wire::messages(&text, each);
-                return Ok(());
+                return Ok(text);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use daybook_model::wire::{self, Count, ServerMessage, Start};
+use daybook_model::wire::{self, Count, Pushed, ServerMessage, Start};
 use daybook_model::{Data, NewEvent};
 use serde::Serialize;
 
@@ -119,21 +119,21 @@ async fn replay(bus: &str, events: u64) -> Result<(), Failure> {
     let (mut read, mut credit) = (0, 0);
     while read < events {
         let mut wrong = None;
-        lean.receive(|message| match message {
-            Ok(ServerMessage::Events(m)) => {
+        let text = lean.frame().await?;
+        wire::messages::<Pushed<'_>>(&text, |message| match message {
+            Ok(Pushed::Events(m)) => {
                 let positions = m.events.iter().map(|event| event.position.0);
                 let in_order = positions.eq(read..read + m.events.len() as u64);
                 read += m.events.len() as u64;
                 credit += m.events.len() as u64;
-                if !in_order {
-                    wrong = Some(format!("a gap before position {read}"));
+                if !in_order || m.events.iter().any(|event| event.data.is_none()) {
+                    wrong = Some(format!("a gap or an event without data before position {read}"));
                 }
             }
-            Ok(ServerMessage::Error(error)) => wrong = Some(error.problem.to_string()),
-            Ok(_) => {}
+            Ok(Pushed::Other(ServerMessage::Error(error))) => wrong = Some(error.problem.to_string()),
+            Ok(Pushed::Other(_)) => {}
             Err(malformed) => wrong = Some(malformed.invalid.to_string()),
-        })
-        .await?;
+        });
         if let Some(wrong) = wrong {
             return Err(Failure::failed(wrong));
         }
