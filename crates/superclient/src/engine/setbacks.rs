@@ -102,12 +102,13 @@ impl Setbacks {
         let max = if filling { ATTEMPTS_FILLING } else { ATTEMPTS_MAX };
         let delay = (attempt < max).then(|| backoff(attempt));
         let cause = report::caused_by(event);
+        let service = machine.shared.definitions.borrow().name.clone();
         let mut rows = Vec::new();
         for (view, error) in errors {
             let next = match delay {
                 Some(delay) => format!("attempt {attempt} of {max}, next in {delay:?}"),
                 None => format!(
-                    "attempt {attempt} of {max}: it goes on without this event (daybook state SERVICE parked)"
+                    "attempt {attempt} of {max}: it goes on without this event (daybook state {service} parked)"
                 ),
             };
             tracing::error!(
