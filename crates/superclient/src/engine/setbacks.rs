@@ -33,10 +33,18 @@ const ATTEMPTS_FILLING: u32 = 3;
 /// The event that a service's views have failed on, if they have. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Setbacks {
-    /// Where it is, and how often it has failed.
-    known: Arc<Mutex<Option<(Position, u32)>>>,
+    known: Arc<Mutex<Option<Setback>>>,
     /// The first failure is the last: for tests of a script.
     strict: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Setback {
+    position: Position,
+    /// Attempts that have failed.
+    failed: u32,
+    /// Attempts that it has: of the first time, since the next ones begin with its past.
+    max: u32,
 }
 
 /// The views wait so long before they try again.
@@ -55,7 +63,7 @@ impl Setbacks {
         Self { strict: true, ..Self::default() }
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Option<(Position, u32)>) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut Option<Setback>) -> T) -> T {
         f(&mut self.known.lock().expect("no code panics while it holds this lock"))
     }
 
@@ -69,15 +77,16 @@ impl Setbacks {
 
     /// Whether this event has failed before.
     pub fn concern(&self, event: &Event) -> bool {
-        self.with(|known| known.is_some_and(|(position, _)| position == event.position))
+        self.with(|known| known.is_some_and(|known| known.position == event.position))
     }
 
-    /// Its attempt that has just failed, from 1.
-    fn count(&self, event: &Event) -> u32 {
+    /// One more attempt has failed.
+    fn count(&self, event: &Event, filling: bool) -> Setback {
+        let max = if filling { ATTEMPTS_FILLING } else { ATTEMPTS_MAX };
         self.with(|known| {
-            let before = known.filter(|(position, _)| *position == event.position).map_or(0, |(_, n)| n);
-            *known = Some((event.position, before + 1));
-            before + 1
+            let first = Setback { position: event.position, failed: 0, max };
+            let before = known.filter(|known| known.position == event.position).unwrap_or(first);
+            *known.insert(Setback { failed: before.failed + 1, ..before })
         })
     }
 
@@ -98,8 +107,7 @@ impl Setbacks {
         if let Some(at) = errors.iter().position(|(_, error)| excused(error)) {
             return errors.into_iter().nth(at).map_or(Ok(Vec::new()), |(_, error)| Err(error));
         }
-        let attempt = self.count(event);
-        let max = if filling { ATTEMPTS_FILLING } else { ATTEMPTS_MAX };
+        let Setback { failed: attempt, max, .. } = self.count(event, filling);
         let delay = (attempt < max).then(|| backoff(attempt));
         let cause = report::caused_by(event);
         let service = machine.shared.definitions.borrow().name.clone();
@@ -174,7 +182,8 @@ mod tests {
         let mut delays = Vec::new();
         for _ in 1..ATTEMPTS_MAX {
             assert_eq!(setbacks.concern(&event), !delays.is_empty());
-            let again = setbacks.failed(&machine, &event, false, wrong()).unwrap_err();
+            // From the second one on it is among what the subscription begins with.
+            let again = setbacks.failed(&machine, &event, !delays.is_empty(), wrong()).unwrap_err();
             delays.push(Again::of(&again).unwrap());
         }
         assert!(delays.is_sorted() && delays[0] < delays[8], "{delays:?}");
