@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::frame::Message;
@@ -41,13 +41,13 @@ pub struct EventIn<'a, T = &'a RawValue> {
     /// The CloudEvents attribute `type`.
     #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "optional")]
     pub subject: Option<Cow<'a, str>>,
     #[serde(default)]
     pub sequence: Option<Sequence>,
     #[serde(borrow)]
     pub correlationid: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "optional")]
     pub causationid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub sessionid: Cow<'a, str>,
@@ -58,6 +58,13 @@ pub struct EventIn<'a, T = &'a RawValue> {
     pub position: Position,
     #[serde(default = "none")]
     pub data: Option<T>,
+}
+
+/// Inside an `Option` serde copies what it borrows elsewhere.
+fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    Ok(Option::<Text<'de>>::deserialize(deserializer)?.map(|text| text.0))
 }
 
 /// Without asking that `T` has a default.
@@ -140,6 +147,7 @@ mod tests {
         assert_eq!((full.recordedtime, full.position), (owned.recordedtime, owned.position));
         assert_eq!(full.data, Some(Transfer { to: "x", amount: -5 }));
         assert!(matches!(full.source, Cow::Borrowed(_)), "it was copied");
+        assert!(matches!(full.subject, Some(Cow::Borrowed(_))), "it was copied");
         let bare = &events.events[1];
         assert!(bare.subject.is_none() && bare.sequence.is_none() && bare.data.is_none());
     }
