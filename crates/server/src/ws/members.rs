@@ -11,7 +11,7 @@ use futures_util::stream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::inflight::Inflight;
-use super::outbox::{Answer, Job};
+use super::jobs::{Answer, Job};
 use crate::groups::{Member, Membership, Push};
 use crate::state::Shared;
 

@@ -6,6 +6,7 @@
 //! disconnected.
 
 mod inflight;
+mod jobs;
 mod members;
 mod outbox;
 mod session;

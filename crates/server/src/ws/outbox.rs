@@ -1,31 +1,15 @@
 //! Everything that goes to one client: answers as they come, pushes as the
 //! client takes them, gathered into as few frames as possible.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use daybook_model::wire::{ServerMessage, write_frame};
 use futures_util::stream::{FuturesUnordered, SelectAll, SplitSink};
-use futures_util::{FutureExt, SinkExt, Stream, StreamExt};
-use tokio::sync::mpsc;
+use futures_util::{FutureExt, SinkExt, StreamExt};
 
-pub(super) type Answer = Pin<Box<dyn Future<Output = Option<ServerMessage>> + Send>>;
-pub(super) type Pushes = Pin<Box<dyn Stream<Item = ServerMessage> + Send>>;
-
-/// What the reader hands over.
-pub(super) enum Job {
-    Now(ServerMessage),
-    /// Answered when the future is done; `None` for one-way messages.
-    Later(Answer),
-    Stream(Pushes),
-    Ping,
-    /// Finish the answers, then say goodbye.
-    Close {
-        code: u16,
-        reason: String,
-    },
-}
+use super::jobs::{Answer, Job, Jobs, Pushes};
 
 /// Messages of one frame, so that one huge frame does not delay the next answer.
 const FRAME_MESSAGES: usize = 256;
@@ -34,14 +18,14 @@ const FRAME_BYTES: usize = 256 << 10;
 
 pub(super) struct Outbox {
     sink: SplitSink<WebSocket, Message>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: Jobs,
     answers: FuturesUnordered<Answer>,
     streams: SelectAll<Pushes>,
     closing: Option<(u16, String)>,
 }
 
 impl Outbox {
-    pub fn new(sink: SplitSink<WebSocket, Message>, jobs: mpsc::Receiver<Job>) -> Self {
+    pub fn new(sink: SplitSink<WebSocket, Message>, jobs: Jobs) -> Self {
         Self { sink, jobs, answers: FuturesUnordered::new(), streams: SelectAll::new(), closing: None }
     }
 
@@ -56,15 +40,14 @@ impl Outbox {
                 let _ = self.sink.send(Message::Close(Some(frame))).await;
                 return;
             }
-            match self.next().await {
-                Some(Out::Message(message)) => batch.push(message),
-                Some(Out::Ping) => {
+            match poll_fn(|context| self.poll_next(context)).await {
+                Out::Message(message) => batch.push(message),
+                Out::Ping => {
                     if self.sink.send(Message::Ping(Default::default())).await.is_err() {
                         return;
                     }
                 }
-                Some(Out::Nothing) => continue,
-                None => return,
+                Out::Nothing => continue,
             }
             if self.flush(&mut batch).await.is_err() {
                 return;
@@ -84,14 +67,14 @@ impl Outbox {
         let mut weight: usize = batch.iter().map(weight).sum();
         let mut ping = false;
         while batch.len() < FRAME_MESSAGES && weight < FRAME_BYTES {
-            match self.next().now_or_never() {
-                Some(Some(Out::Message(message))) => {
+            match poll_fn(|context| self.poll_next(context)).now_or_never() {
+                Some(Out::Message(message)) => {
                     weight += self::weight(&message);
                     batch.push(message);
                 }
-                Some(Some(Out::Ping)) => ping = true,
-                Some(Some(Out::Nothing)) => {}
-                Some(None) | None => break,
+                Some(Out::Ping) => ping = true,
+                Some(Out::Nothing) => {}
+                None => break,
             }
         }
         if !batch.is_empty() {
@@ -107,24 +90,31 @@ impl Outbox {
         Ok(())
     }
 
-    async fn next(&mut self) -> Option<Out> {
-        tokio::select! {
-            // Answers before pushes: a flood of events must not delay a receipt.
-            biased;
-            job = self.jobs.recv() => match job? {
-                Job::Now(message) => Some(Out::Message(message)),
-                Job::Later(answer) => { self.answers.push(answer); Some(Out::Nothing) }
-                Job::Stream(stream) => { self.streams.push(stream); Some(Out::Nothing) }
-                Job::Ping => Some(Out::Ping),
-                Job::Close { code, reason } => { self.closing = Some((code, reason)); Some(Out::Nothing) }
-            },
-            Some(answer) = self.answers.next(), if !self.answers.is_empty() => {
-                Some(answer.map_or(Out::Nothing, Out::Message))
-            }
-            Some(message) = self.streams.next(), if self.closing.is_none() && !self.streams.is_empty() => {
-                Some(Out::Message(message))
+    /// Pending for ever if there is nothing to wait for: a new job is seen when
+    /// this is polled again.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Out> {
+        while let Some(job) = self.jobs.pop() {
+            match job {
+                Job::Now(message) => return Poll::Ready(Out::Message(message)),
+                Job::Later(answer) => self.answers.push(answer),
+                Job::Stream(stream) => self.streams.push(stream),
+                Job::Ping => return Poll::Ready(Out::Ping),
+                Job::Close { code, reason } => {
+                    self.closing = Some((code, reason));
+                    return Poll::Ready(Out::Nothing);
+                }
             }
         }
+        // Answers before pushes: a flood of events must not delay a receipt.
+        if let Poll::Ready(Some(answer)) = self.answers.poll_next_unpin(context) {
+            return Poll::Ready(answer.map_or(Out::Nothing, Out::Message));
+        }
+        if self.closing.is_none()
+            && let Poll::Ready(Some(message)) = self.streams.poll_next_unpin(context)
+        {
+            return Poll::Ready(Out::Message(message));
+        }
+        Poll::Pending
     }
 }
 

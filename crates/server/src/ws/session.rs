@@ -5,7 +5,9 @@
 //! same boot to come back; publishes already taken are stored or not as if it
 //! were still there.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket, close_code};
@@ -13,22 +15,19 @@ use daybook_model::wire::{self, ClientMessage, Malformed, ServerMessage};
 use daybook_model::{Code, Invalid, Problem};
 use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::inflight::{Inflight, Permit};
+use super::jobs::{JOBS, Job, Jobs};
 use super::members::Members;
-use super::outbox::{Job, Outbox};
+use super::outbox::Outbox;
 use super::subscription::{self, Subscriptions};
 use crate::error::append_problem;
 use crate::groups::Member;
 use crate::publish::{self, Publisher};
 use crate::state::Shared;
 
-/// Jobs the outbox has not looked at. More than this unread: the client sends
-/// nonsense faster than it reads the refusals.
-const JOBS: usize = 16_384;
 /// Pings without an answer before the peer counts as gone.
 const UNANSWERED_PINGS: u32 = 3;
 /// For a client that did not read to take what is under way, and the reason.
@@ -37,15 +36,15 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket) {
     let _alive = shared.alive.clone();
     let (sink, mut stream) = socket.split();
-    let (jobs, inbox) = mpsc::channel(JOBS);
-    let mut outbox = Outbox::new(sink, inbox);
+    let jobs = Jobs::default();
+    let mut outbox = Outbox::new(sink, jobs.clone());
     shared.metrics.connection();
     let cut = {
         let reader = async {
             match hello(&shared, &mut stream, &jobs).await {
                 Ok(session) => return session.serve(&mut stream).await,
                 Err(Some((code, reason))) => {
-                    let _ = jobs.try_send(Job::Close { code, reason });
+                    let _ = jobs.push(Job::Close { code, reason });
                     // The outbox ends the session once the goodbye is sent.
                     std::future::pending::<()>().await;
                 }
@@ -53,10 +52,22 @@ pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket) {
             }
             None
         };
-        tokio::select! {
-            cut = reader => cut,
-            () = outbox.run() => None,
-        }
+        let (mut reader, mut sender) = (std::pin::pin!(reader), std::pin::pin!(outbox.run()));
+        std::future::poll_fn(|context| {
+            // Before the reader, which may use up what this task may do in one go,
+            // and after it for what it has handed over, because that wakes nobody.
+            if sender.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(cut) = reader.as_mut().poll(context) {
+                return Poll::Ready(cut);
+            }
+            match jobs.is_empty() {
+                true => Poll::Pending,
+                false => sender.as_mut().poll(context).map(|()| None),
+            }
+        })
+        .await
     };
     if let Some(reason) = cut {
         let parting = async {
@@ -75,11 +86,11 @@ type NoSession = Option<(u16, String)>;
 async fn hello(
     shared: &Arc<Shared>,
     stream: &mut SplitStream<WebSocket>,
-    jobs: &mpsc::Sender<Job>,
+    jobs: &Jobs,
 ) -> Result<Session, NoSession> {
     let refuse = |id: Option<u64>, problem: Problem| -> NoSession {
         let reason = problem.to_string();
-        let _ = jobs.try_send(Job::Now(wire::Error { id, problem }.boxed()));
+        let _ = jobs.push(Job::Now(wire::Error { id, problem }.boxed()));
         Some((close_code::POLICY, short(&reason)))
     };
     let deadline = Instant::now() + shared.config.hello_timeout;
@@ -120,7 +131,7 @@ async fn hello(
 struct Session {
     shared: Arc<Shared>,
     publisher: Publisher,
-    jobs: mpsc::Sender<Job>,
+    jobs: Jobs,
     inflight: Arc<Inflight>,
     subscriptions: Subscriptions,
     members: Members,
@@ -130,7 +141,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, hello: wire::Hello, jobs: mpsc::Sender<Job>) -> Result<Self, Invalid> {
+    fn new(shared: Arc<Shared>, hello: wire::Hello, jobs: Jobs) -> Result<Self, Invalid> {
         check_name("service", &hello.service)?;
         let instance = hello.instance.unwrap_or_else(|| Uuid::now_v7().simple().to_string());
         check_name("instance", &instance)?;
@@ -387,7 +398,7 @@ impl Session {
     }
 
     fn job_to(&self, job: Job) -> bool {
-        self.jobs.try_send(job).is_ok()
+        self.jobs.push(job)
     }
 }
 

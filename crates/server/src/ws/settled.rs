@@ -18,7 +18,7 @@ use daybook_store::Query;
 use futures_util::stream;
 use tokio::sync::mpsc;
 
-use super::outbox::Pushes;
+use super::jobs::Pushes;
 use super::subscription::{Flow, PUSH_BYTES, PUSH_EVENTS, start_position};
 use crate::error::read_problem;
 use crate::groups::Settled;

@@ -13,7 +13,7 @@ use daybook_store::{Answer, Page, Query, ReadError};
 use futures_util::stream;
 use tokio::sync::{Notify, watch};
 
-use super::outbox::Pushes;
+use super::jobs::Pushes;
 use super::settled;
 use crate::error::read_problem;
 use crate::state::Shared;
