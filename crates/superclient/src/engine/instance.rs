@@ -202,14 +202,13 @@ async fn serve(
                 Some(job) => Some(job),
                 None => jobs.recv().await,
             } } => match job {
-                Some(job) if !machine.knows(job.route()) => match text.has_changed() {
-                    Ok(true) => {
-                        *held = Some(job);
-                        leave(&busy, membership).await;
-                        return End::Changed;
-                    }
-                    _ => job.refuse(),
-                },
+                // The swap was told before this was asked: it is the new script's to answer.
+                Some(job) if matches!(text.has_changed(), Ok(true)) => {
+                    *held = Some(job);
+                    leave(&busy, membership).await;
+                    return End::Changed;
+                }
+                Some(job) if !machine.knows(job.route()) => job.refuse(),
                 Some(job) => {
                     let answer = answer(machine.clone(), blueprint.keeping.reached.subscribe(), job);
                     tokio::task::spawn_local(busy.clone().count(answer));

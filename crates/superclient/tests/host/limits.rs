@@ -33,8 +33,8 @@ async fn every_hostile_script_is_stopped_with_its_line_and_the_host_lives_on() {
         told.push((begun.elapsed(), *name));
         assert!(status >= 400, "`{name}` came through: {problem}");
         let detail = problem["detail"].as_str().unwrap_or_default();
-        // What loops in a decide or an evolve is told where it stands there.
-        let elsewhere = ["account:send(", "loopy"].iter().any(|part| body.contains(part));
+        // What is stopped in a decide, an evolve or an initial state is told where it stands there.
+        let elsewhere = ["account:send(", "tx:load(account", "loopy"].iter().any(|part| body.contains(part));
         let place = if elsewhere { "h.lua:".to_owned() } else { format!("h.lua:{}: ", first + i) };
         assert!(detail.starts_with(&place), "`{name}` does not say where: {problem}");
         running.comes_back("/well").await;
