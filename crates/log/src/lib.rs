@@ -21,6 +21,8 @@ mod disk;
 mod draft;
 mod error;
 mod format;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod identity;
 mod log;
 mod overlay;

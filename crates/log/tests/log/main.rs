@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod faults;
 mod fixture;
+mod fuzz;
 mod load;
 mod misfits;
 mod planted;
