@@ -1,0 +1,97 @@
+//! What others send as JSON: frames, events, filters. Whatever it is, it is
+//! refused with a member named or taken as what it says: written again and read
+//! again it is the same.
+
+#![allow(clippy::unwrap_used)]
+
+use daybook_log::fuzz::{Fuzz, Verdict};
+use daybook_model::wire::{self, ClientMessage, Message, ServerMessage, Written};
+use daybook_model::{Event, Filter, Invalid, Limits, NewEvent};
+
+const QUICK: u64 = 4_000;
+
+/// What reading may hold in memory for each byte read: a value of two bytes
+/// (`{}`) may become a message of a few hundred.
+const BYTES_PER_BYTE: u64 = 300;
+
+fn fuzz(name: &'static str, folder: &str) -> Fuzz {
+    Fuzz::new(name).folder(format!("{}/tests/corpus/{folder}", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// Reads with `read`, which must not believe any length.
+fn measured(input: &[u8], read: impl FnOnce(&str) -> Verdict) -> Verdict {
+    let text = str::from_utf8(input).map_err(|error| error.to_string())?;
+    let mut verdict = Ok(());
+    let allocated = allocation_counter::measure(|| verdict = read(text));
+    assert!(allocated.bytes_max < 16_384 + BYTES_PER_BYTE * input.len() as u64, "{allocated:?}");
+    verdict
+}
+
+fn frames<T: for<'a> Message<'a> + Written + PartialEq + std::fmt::Debug>(frame: &str) -> Verdict {
+    let (mut taken, mut refused) = (Vec::new(), String::new());
+    wire::messages::<T>(frame, |message| match message {
+        Ok(message) => taken.push(message),
+        Err(malformed) => refused = malformed.invalid.to_string(),
+    });
+    let mut written = Vec::new();
+    wire::write_frame(&taken, &mut written);
+    let mut again = Vec::new();
+    wire::messages::<T>(str::from_utf8(&written).unwrap(), |message| again.push(message.unwrap()));
+    assert_eq!(taken, again);
+    if refused.is_empty() { Ok(()) } else { Err(refused) }
+}
+
+#[test]
+fn a_client_may_send_any_frame() {
+    fuzz("fuzz client frames", "client").run(QUICK, |input| measured(input, frames::<ClientMessage>));
+}
+
+#[test]
+fn a_server_may_send_any_frame() {
+    fuzz("fuzz server frames", "server").run(QUICK, |input| measured(input, frames::<ServerMessage>));
+}
+
+fn event(event: &NewEvent) -> Result<(), Invalid> {
+    let mut written = Vec::new();
+    event.write_json(&mut written);
+    assert_eq!(wire::read::<NewEvent>(str::from_utf8(&written).unwrap()).as_ref(), Ok(event));
+    assert_eq!(serde_json::to_vec(event).unwrap(), written, "serde writes something else");
+    event.validate(&Limits::default())
+}
+
+#[test]
+fn an_event_and_a_batch_may_be_any_text() {
+    fuzz("fuzz events", "events").run(QUICK, |input| {
+        measured(input, |text| {
+            let told = |invalid: Invalid| invalid.to_string();
+            // What a reader makes of it: it needs more, and believes it.
+            if let Ok(stored) = wire::read::<Event>(text) {
+                let mut written = Vec::new();
+                stored.write_json(&mut written);
+                assert_eq!(wire::read::<Event>(str::from_utf8(&written).unwrap()), Ok(stored));
+            }
+            match wire::read::<Vec<NewEvent>>(text) {
+                Ok(batch) => batch.iter().try_for_each(|new| event(new).map_err(told)),
+                Err(_) => event(&wire::read::<NewEvent>(text).map_err(told)?).map_err(told),
+            }
+        })
+    });
+}
+
+#[test]
+fn a_filter_may_be_any_text() {
+    let some: Event = wire::read(concat!(
+        r#"{"specversion":"1.0","id":"1","source":"/s","type":"T","subject":"k/1","correlationid":"c","#,
+        r#""sessionid":"s/1","time":"t","recordedtime":"2026-11-24T09:30:00.000001Z","position":"0"}"#
+    ))
+    .unwrap();
+    fuzz("fuzz filters", "filters").run(QUICK, |input| {
+        measured(input, |text| {
+            let filter: Filter = wire::read(text).map_err(|invalid| invalid.to_string())?;
+            filter.matches(&some);
+            let written = serde_json::to_string(&filter).unwrap();
+            assert_eq!(wire::read::<Filter>(&written).as_ref(), Ok(&filter));
+            filter.validate().map_err(|invalid| invalid.to_string())
+        })
+    });
+}
