@@ -1,6 +1,9 @@
 //! Group checkpoints: two files per group, written in turn, so that a torn
 //! write leaves the one before. Their failures do not concern the log.
 //!
+//! # Not here
+//! What a state says: whether it is of this log's past, who reads it checks.
+//!
 //! ```text
 //! 0 8 magic "DAYBKCKP"   8 16 log id   24 8 counter   32 4 bytes of the name   36 4 bytes of the state
 //! 40 4 CRC32C of all else   44 4 zero   48 name, state
@@ -50,7 +53,7 @@ struct Slot {
 }
 
 impl Checkpoints {
-    pub fn open(dir: &Path, log: LogId, _head: u64) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, log: LogId) -> Result<Self, OpenError> {
         let dir = dir.join("groups");
         let io = |what, path: &Path, source| OpenError::Io { what, path: path.to_owned(), source };
         // Durably: a checkpoint must not vanish with its directory.
@@ -145,7 +148,7 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
     decode(bytes).is_some()
 }
 
-fn encode(log: LogId, group: &str, counter: u64, state: &[u8]) -> Vec<u8> {
+pub(super) fn encode(log: LogId, group: &str, counter: u64, state: &[u8]) -> Vec<u8> {
     let mut out = vec![0; HEADER];
     out[..8].copy_from_slice(&MAGIC);
     out[8..24].copy_from_slice(&log.0);
@@ -159,7 +162,7 @@ fn encode(log: LogId, group: &str, counter: u64, state: &[u8]) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8]) -> Option<(LogId, String, u64, Vec<u8>)> {
+pub(super) fn decode(bytes: &[u8]) -> Option<(LogId, String, u64, Vec<u8>)> {
     let header = bytes.first_chunk::<HEADER>()?;
     if header[..8] != MAGIC {
         return None;
@@ -197,7 +200,7 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&newest, bytes).unwrap();
-        let loaded = Checkpoints::open(dir.path(), log, 0).unwrap().loaded();
+        let loaded = Checkpoints::open(dir.path(), log).unwrap().loaded();
         assert_eq!(loaded, [("g".to_owned(), b"first".to_vec())]);
     }
 
@@ -212,6 +215,6 @@ mod tests {
         };
         fs::create_dir_all(&writer.dir).unwrap();
         writer.save("g", b"state").unwrap();
-        assert!(Checkpoints::open(dir.path(), LogId([2; 16]), 0).is_err());
+        assert!(Checkpoints::open(dir.path(), LogId([2; 16])).is_err());
     }
 }

@@ -220,7 +220,7 @@ impl LocalStore {
             ));
         }
         let checkpoints = match &lock {
-            Some(_) => Checkpoints::open(dir, recovered.id, recovered.next)?,
+            Some(_) => Checkpoints::open(dir, recovered.id)?,
             None => Checkpoints::refused(read_only::WHY),
         };
         let of_disk = dir.to_owned();

@@ -19,6 +19,8 @@
 
 mod codec;
 mod filter;
+#[cfg(test)]
+mod fuzz;
 mod hash;
 mod lists;
 mod mem;

@@ -116,8 +116,9 @@ impl Run {
         let mut input = Input(&trailer);
         let [places_at, postings_at, keys_at, meta_at, meta_len, filter_entries, first_time] =
             [(); 7].map(|()| input.u64().unwrap_or_default());
-        let sections = [HEADER_BYTES as u64, places_at, postings_at, keys_at, meta_at, meta_at + meta_len];
-        if !sections.is_sorted() || meta_at + meta_len + TRAILER_BYTES as u64 != len {
+        let sections = [HEADER_BYTES as u64, places_at, postings_at, keys_at, meta_at];
+        let meta_end = len - TRAILER_BYTES as u64;
+        if !sections.is_sorted() || meta_at.checked_add(meta_len) != Some(meta_end) {
             return Err(damaged("its sections overlap"));
         }
         let meta = read(&*file, meta_at, meta_len as usize)?;
@@ -252,7 +253,7 @@ impl Run {
     pub(super) fn posting_block(&self, i: usize) -> io::Result<Vec<Posting>> {
         let at = self.posting_fences[i].at;
         let end = self.posting_fences.get(i + 1).map_or(self.postings_end, |fence| fence.at);
-        let block = self.block(at, (end - at) as usize)?;
+        let block = self.block(at, end.saturating_sub(at) as usize)?;
         codec::postings(&block).ok_or_else(|| damaged("a block of postings is unreadable"))
     }
 
@@ -268,7 +269,7 @@ impl Run {
     fn raw_key_block(&self, i: usize) -> io::Result<Vec<u8>> {
         let at = self.key_fences[i].at;
         let end = self.key_fences.get(i + 1).map_or(self.keys_end, |fence| fence.at);
-        self.block(at, (end - at) as usize)
+        self.block(at, end.saturating_sub(at) as usize)
     }
 
     /// The block that holds `key` if any does.
