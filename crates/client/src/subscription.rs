@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use daybook_model::wire::{Count, Credit, Start, Subscribe};
-use daybook_model::{Event, Filter, Position};
+use daybook_model::{Event, Filter, Position, Problem};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::SubscribeError;
@@ -29,6 +29,7 @@ pub struct Subscription {
     pushed: mpsc::UnboundedReceiver<StreamPush>,
     untaken: Arc<AtomicU64>,
     taken: u64,
+    ended: Option<Box<Problem>>,
 }
 
 pub(crate) async fn open(
@@ -45,7 +46,8 @@ pub(crate) async fn open(
     commands.send(open).await.map_err(|_| SubscribeError::Closed)?;
     match answer.await {
         Ok(Ok((stream, position))) => {
-            Ok(Subscription { stream, position, commands: commands.clone(), pushed, untaken, taken: 0 })
+            let (commands, ended) = (commands.clone(), None);
+            Ok(Subscription { stream, position, commands, pushed, untaken, taken: 0, ended })
         }
         Ok(Err(problem)) => Err(SubscribeError::Refused(problem)),
         Err(_) => Err(SubscribeError::Closed),
@@ -58,10 +60,20 @@ impl Subscription {
         self.position
     }
 
-    /// The next event or word; `None` once the client is closed. Cancel-safe.
+    /// Why the bus ended it, once [`Subscription::next`] has given nothing more.
+    pub fn ended(&self) -> Option<&Problem> {
+        self.ended.as_deref()
+    }
+
+    /// The next event or word; `None` once the client is closed, or the bus has
+    /// [ended](Subscription::ended) it. Cancel-safe.
     pub async fn next(&mut self) -> Option<Item> {
         match self.pushed.recv().await? {
             StreamPush::CaughtUp(position) => Some(Item::CaughtUp(position)),
+            StreamPush::Ended(problem) => {
+                self.ended = Some(problem);
+                None
+            }
             StreamPush::Event(event) => {
                 self.untaken.fetch_sub(1, Ordering::Relaxed);
                 self.taken += 1;

@@ -310,3 +310,43 @@ async fn a_window_holds_several_events_of_a_key_and_a_failure_fences_all_of_them
     let last = next(&mut member).await;
     assert_eq!((last.event.position, last.attempt), (Position(2), 1));
 }
+
+#[tokio::test]
+async fn whoever_follows_what_a_group_has_settled_is_told_that_it_was_reset() {
+    let bus = Bus::start().await;
+    let client = bus.client("worker").await;
+    publish(&client, &["k/1", "k/2", "k/3"]).await;
+    let mut member = client.join(join("g")).await.unwrap();
+    for _ in 0..3 {
+        let delivery = next(&mut member).await;
+        assert!(member.settler().ack_durable(&delivery.token).await);
+    }
+    member.leave().await;
+    let filter = Filter { settled_by: Some("g".into()), ..Filter::default() };
+    let rebuilding = bus.client("rebuilding").await;
+    let mut settled = rebuilding.subscribe(Start::START, filter.clone()).await.unwrap();
+    let item = async |settled: &mut daybook_client::Subscription| {
+        tokio::time::timeout(Duration::from_secs(20), settled.next()).await.unwrap()
+    };
+    for _ in 0..3 {
+        assert!(matches!(item(&mut settled).await, Some(Item::Event(_))));
+    }
+    assert!(matches!(item(&mut settled).await, Some(Item::CaughtUp(_))));
+    let (status, _) = bus.post("/v1/groups/g/reset", json!({ "to": "1" })).await;
+    assert_eq!(status, 200);
+    assert!(item(&mut settled).await.is_none());
+    let why = settled.ended().unwrap();
+    assert!(why.code == Code::Unavailable && why.to_string().contains("began anew at 1"), "{why}");
+    // Begun again, it sees what the group has settled now, and what it settles next.
+    let mut settled = rebuilding.subscribe(Start::START, filter).await.unwrap();
+    let mut member = client.join(join("g")).await.unwrap();
+    let again = next(&mut member).await;
+    member.ack(&again.token).await;
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        if let Some(Item::Event(event)) = item(&mut settled).await {
+            seen.push(event.position.0);
+        }
+    }
+    assert_eq!(seen, [0, 1]);
+}

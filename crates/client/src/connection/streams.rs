@@ -14,6 +14,8 @@ use super::{Command, Lost};
 pub(crate) enum StreamPush {
     Event(Arc<Event>),
     CaughtUp(Position),
+    /// The bus ended it.
+    Ended(Box<Problem>),
 }
 
 /// What a membership receives.
@@ -46,6 +48,8 @@ struct Stream {
     message: ClientMessage,
     opened: Option<Opened>,
     to: Listener,
+    /// The request that opened it on the present connection.
+    asked: u64,
     /// The server's number on the present connection.
     subscription: Option<u64>,
 }
@@ -81,8 +85,8 @@ impl Streams {
 
     pub fn open(&mut self, open: OpenStream, last_id: &mut u64) -> ClientMessage {
         self.last += 1;
-        let stream =
-            Stream { message: open.message, opened: Some(open.opened), to: open.to, subscription: None };
+        let OpenStream { message, opened, to } = open;
+        let stream = Stream { message, opened: Some(opened), to, asked: 0, subscription: None };
         self.all.insert(self.last, stream);
         self.open_message(self.last, last_id)
     }
@@ -197,6 +201,8 @@ impl Streams {
                     self.not_opened(stream, m.problem);
                 } else if let Some(reply) = self.expected.remove(&id) {
                     let _ = reply.send(Ok(ServerMessage::Error(m)));
+                } else {
+                    self.ended(id, m.problem);
                 }
             }
             _ => {}
@@ -216,10 +222,31 @@ impl Streams {
         }
     }
 
+    /// The bus ended what was open. What goes on by position is asked for again
+    /// if the reason passes. What a group has settled does not: whoever follows it
+    /// must know that something is missing, and begin with nothing.
+    fn ended(&mut self, id: u64, problem: Problem) {
+        let is_it = |stream: &Stream| stream.subscription.is_some() && stream.asked == id;
+        let Some(stream) = self.all.iter().find(|(_, stream)| is_it(stream)).map(|(id, _)| *id) else {
+            return;
+        };
+        let passes = matches!(problem.code, Code::Unavailable | Code::Overloaded);
+        let open = self.all.get_mut(&stream).and_then(|open| Some((open.subscription.take()?, open)));
+        let Some((subscription, open)) = open else { return };
+        self.by_subscription.remove(&subscription);
+        if passes && !follows_settled(&open.message) {
+            self.refused.push(stream);
+        } else if let Some(Stream { to: Listener::Subscription { push, .. }, .. }) = self.all.remove(&stream)
+        {
+            let _ = push.send(StreamPush::Ended(Box::new(problem)));
+        }
+    }
+
     fn opened(&mut self, id: u64, subscription: u64, position: Position) {
         let Some(stream_id) = self.opening.remove(&id) else { return };
         let Some(stream) = self.all.get_mut(&stream_id) else { return };
         stream.subscription = Some(subscription);
+        stream.asked = id;
         self.by_subscription.insert(subscription, stream_id);
         if let ClientMessage::Subscribe(m) = &mut stream.message {
             // "end" is where it was when it was first asked for.
@@ -235,8 +262,12 @@ impl Streams {
             return;
         };
         let Listener::Subscription { push, untaken, .. } = &stream.to else { return };
+        // The order of settling is none of positions: all of it is asked for again.
+        let by_position = !follows_settled(&stream.message);
         for event in events {
-            if let ClientMessage::Subscribe(m) = &mut stream.message {
+            if let ClientMessage::Subscribe(m) = &mut stream.message
+                && by_position
+            {
                 m.from = Start::Position(event.position.next());
             }
             untaken.fetch_add(1, Ordering::Relaxed);
@@ -260,4 +291,9 @@ impl Streams {
             let _ = to.send(push);
         }
     }
+}
+
+fn follows_settled(message: &ClientMessage) -> bool {
+    let ClientMessage::Subscribe(m) = message else { return false };
+    m.filter.as_ref().is_some_and(|filter| filter.settled_by.is_some())
 }

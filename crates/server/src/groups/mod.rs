@@ -46,6 +46,7 @@ use tokens::Issuer;
 pub(crate) use daybook_bus::{KeyReport, ParkedReport, Settled};
 pub(crate) use info::GroupInfo;
 pub(crate) use membership::{Membership, Push};
+pub(crate) use task::Settling;
 
 /// All groups of a server; clones share them.
 #[derive(Clone)]
@@ -212,8 +213,9 @@ impl Groups {
     }
 
     /// What the group has settled by now, and what it settles from then on, in
-    /// that order. The channel ends when the follower does not keep up.
-    pub async fn watch(&self, group: &str) -> Option<(Settled, mpsc::Receiver<Position>)> {
+    /// that order. The channel ends when the follower does not keep up, and when
+    /// the group begins anew.
+    pub async fn watch(&self, group: &str) -> Option<(Settled, mpsc::Receiver<Settling>)> {
         self.ask(group, Command::Watch).await
     }
 

@@ -43,7 +43,7 @@ pub(super) enum Command {
     Parked(oneshot::Sender<Vec<ParkedReport>>),
     Settled(oneshot::Sender<Settled>),
     /// What is settled now, and everything that is settled from now on.
-    Watch(oneshot::Sender<(Settled, mpsc::Receiver<Position>)>),
+    Watch(oneshot::Sender<(Settled, mpsc::Receiver<Settling>)>),
     Explain {
         subject: String,
         reply: oneshot::Sender<KeyReport>,
@@ -58,6 +58,15 @@ pub(super) enum Command {
         done: oneshot::Sender<Result<(), Problem>>,
     },
     Close(oneshot::Sender<()>),
+}
+
+/// What whoever follows a group is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Settling {
+    Event(Position),
+    /// The group began anew at this position, and the stream ends: what is from
+    /// there on is not settled any more.
+    Reset(Position),
 }
 
 #[derive(Debug)]
@@ -99,7 +108,7 @@ pub(super) struct Task {
     /// Joins that name other options while answers are on their way.
     pub waiting: Vec<Join>,
     /// Who follows what is settled.
-    pub watchers: Vec<mpsc::Sender<Position>>,
+    pub watchers: Vec<mpsc::Sender<Settling>>,
     pub closing: Option<oneshot::Sender<()>>,
 }
 
@@ -328,6 +337,10 @@ impl Task {
             let detail = format!("group `{}` cannot be reset: {reason}", self.name);
             return drop(done.send(Err(Problem::new(Code::Unavailable, detail))));
         }
+        for watcher in self.watchers.drain(..) {
+            // Who is gone or did not keep up begins anew anyway.
+            let _ = watcher.try_send(Settling::Reset(to));
+        }
         let reply = self.await_durable(Reply::Order(done));
         self.step(Input::Sync(reply));
     }
@@ -362,7 +375,7 @@ impl Task {
             }
             for position in self.group.take_settled() {
                 // A follower that does not keep up finds its stream ended.
-                self.watchers.retain(|watcher| watcher.try_send(position).is_ok());
+                self.watchers.retain(|watcher| watcher.try_send(Settling::Event(position)).is_ok());
             }
             if self.watchers.is_empty() {
                 self.group.watch_settled(false);

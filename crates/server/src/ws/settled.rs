@@ -7,7 +7,9 @@
 //!
 //! # After a failure
 //! A restart of the server may settle again what was settled just before it:
-//! who follows recognises repeats by the last sequence of each key.
+//! who follows recognises repeats by the last sequence of each key. A group that
+//! is reset ends the stream with `unavailable`: what the follower holds is not
+//! what the group has settled any more, so it must begin with nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +23,7 @@ use tokio::sync::mpsc;
 use super::jobs::Pushes;
 use super::subscription::{Flow, PUSH_BYTES, PUSH_EVENTS, start_position};
 use crate::error::read_problem;
-use crate::groups::Settled;
+use crate::groups::{Settled, Settling};
 use crate::state::Shared;
 
 pub(super) fn follow(
@@ -53,12 +55,14 @@ enum At {
         position: Position,
         from: Position,
         settled: Box<Settled>,
-        live: mpsc::Receiver<Position>,
+        live: mpsc::Receiver<Settling>,
     },
     Live {
         from: Position,
-        live: mpsc::Receiver<Position>,
+        live: mpsc::Receiver<Settling>,
     },
+    /// The group began anew: nothing more comes but the word of it.
+    Reset(Position),
     /// The client was told why: the stream is over.
     Failed,
 }
@@ -71,6 +75,13 @@ impl Follower {
             }
             match std::mem::replace(&mut self.at, At::Failed) {
                 At::Failed => return None,
+                At::Reset(to) => {
+                    let detail = format!(
+                        "group `{}` began anew at {to}: drop what was built from what it had settled, and subscribe again",
+                        self.group
+                    );
+                    return self.fail(Problem::new(Code::Unavailable, detail).member("filter.settled_by"));
+                }
                 At::Start(start) => {
                     let position = match start_position(&self.shared, start).await {
                         Ok(position) => position,
@@ -119,12 +130,23 @@ impl Follower {
                         let detail = "the follower did not keep up, or the server goes down: subscribe again";
                         return self.fail(Problem::new(Code::Overloaded, detail).retry_after_ms(200));
                     };
+                    let first = match first {
+                        Settling::Event(position) => position,
+                        Settling::Reset(to) => {
+                            self.at = At::Reset(to);
+                            continue;
+                        }
+                    };
                     let room = self.room().await?;
-                    let mut positions = vec![first];
+                    let (mut positions, mut reset) = (vec![first], None);
                     while positions.len() < room
+                        && reset.is_none()
                         && let Ok(next) = live.try_recv()
                     {
-                        positions.push(next);
+                        match next {
+                            Settling::Event(position) => positions.push(position),
+                            Settling::Reset(to) => reset = Some(to),
+                        }
                     }
                     let mut events = Vec::with_capacity(positions.len());
                     for position in positions.into_iter().filter(|position| *position >= from) {
@@ -133,7 +155,7 @@ impl Follower {
                             Err(error) => return self.fail(read_problem(error)),
                         }
                     }
-                    self.at = At::Live { from, live };
+                    self.at = reset.map_or(At::Live { from, live }, At::Reset);
                     if !events.is_empty() {
                         return Some(self.push(events));
                     }

@@ -87,7 +87,10 @@ pub(crate) async fn fill(
     loop {
         let item = match tokio::time::timeout(Duration::from_millis(20), settled.next()).await {
             Ok(Some(item)) => Some(item),
-            Ok(None) => return Err(mlua::Error::runtime("the bus is gone")),
+            Ok(None) => {
+                let why = settled.ended().map_or("the bus is gone".into(), ToString::to_string);
+                return Err(mlua::Error::runtime(why));
+            }
             Err(_) => None,
         };
         match item {
