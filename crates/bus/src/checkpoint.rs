@@ -55,4 +55,16 @@ impl Checkpoint {
             stopped: None,
         }
     }
+
+    /// The position after the last that it knows of. A log that ends before it
+    /// is not the log that it was written beside: what comes there next would
+    /// count as settled.
+    pub fn end(&self) -> Position {
+        let events = self.unsettled.iter().copied();
+        let events = events.chain(self.failed.iter().map(|failed| failed.position));
+        let events = events.chain(self.stopped.iter().map(|stopped| stopped.position));
+        // Where a key goes on may be where its next event will be.
+        let going_on = self.detached.iter().map(|(_, detached)| detached.next);
+        events.map(Position::next).chain(going_on).fold(self.top, Position::max)
+    }
 }

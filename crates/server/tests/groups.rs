@@ -350,3 +350,57 @@ async fn whoever_follows_what_a_group_has_settled_is_told_that_it_was_reset() {
     }
     assert_eq!(seen, [0, 1]);
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_is_ahead_of_the_log_is_refused_with_both_positions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, old) = (dir.path().join("log"), dir.path().join("old"));
+    let config = || Config::new(&data).listen("127.0.0.1:0".parse().unwrap());
+    let server = daybook_server::start(config()).await.unwrap();
+    let client = Client::builder(&format!("http://{}", server.local_addr())).service("s").connect();
+    let client = client.await.unwrap();
+    publish(&client, &["k/1"]).await;
+    let mut member = client.join(join("g")).await.unwrap();
+    let first = next(&mut member).await;
+    assert!(member.settler().ack_durable(&first.token).await);
+    client.close().await;
+    server.shutdown().await;
+    copy(&data, &old);
+    let server = daybook_server::start(config()).await.unwrap();
+    let client = Client::builder(&format!("http://{}", server.local_addr())).service("s").connect();
+    let client = client.await.unwrap();
+    publish(&client, &["k/2", "k/3"]).await;
+    let mut member = client.join(join("g")).await.unwrap();
+    for _ in 0..2 {
+        let delivery = next(&mut member).await;
+        assert!(member.settler().ack_durable(&delivery.token).await);
+    }
+    client.close().await;
+    server.shutdown().await;
+    // Somebody puts the old log back, and leaves the checkpoints.
+    copy(&data.join("groups"), &dir.path().join("newer"));
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&old, &data);
+    std::fs::remove_dir_all(data.join("groups")).unwrap();
+    copy(&dir.path().join("newer"), &data.join("groups"));
+    let refused = daybook_server::start(config()).await.err().unwrap().to_string();
+    for part in ["group `g`", "position 3", "ends at 1", "daybook restore"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    // Both from one time are good.
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&old, &data);
+    daybook_server::start(config()).await.unwrap().shutdown().await;
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}

@@ -87,9 +87,9 @@ pub(crate) enum OpenError {
     #[error("the checkpoint of group `{group}` cannot be read: {reason}")]
     Checkpoint { group: String, reason: String },
     #[error(
-        "the checkpoint of group `{group}` stands at {top}, beyond the head {head}: it belongs to another log"
+        "the checkpoint of group `{group}` knows of events up to position {end}, and the log ends at {head}: an older log stands beside a newer checkpoint, and the group would skip what comes there next. Restore log and `groups` together from one backup (`daybook restore`), or move the directory `groups` away: then the groups are made anew by their next members and begin where these say"
     )]
-    Ahead { group: String, top: Position, head: Position },
+    Ahead { group: String, end: Position, head: Position },
     #[error(transparent)]
     Store(#[from] CheckpointError),
 }
@@ -121,8 +121,9 @@ impl Groups {
                 Ok(checkpoint) => checkpoint,
                 Err(error) => return Err(OpenError::Checkpoint { group, reason: error.to_string() }),
             };
-            if checkpoint.top > head {
-                return Err(OpenError::Ahead { group, top: checkpoint.top, head });
+            let end = checkpoint.end();
+            if end > head {
+                return Err(OpenError::Ahead { group, end, head });
             }
             found.push((group, checkpoint));
         }
