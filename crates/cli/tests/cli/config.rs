@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{DAYBOOK, Ran};
+use crate::{DAYBOOK, Ran, Serve, line};
 
 fn daybook(dir: &Path, args: &[&str], environment: &[(&str, &str)]) -> Ran {
     let mut command = Command::new(DAYBOOK);
@@ -66,4 +66,31 @@ fn the_file_is_used_and_a_mistake_in_it_is_named() {
     assert!(ran.code == 2 && ran.stderr.contains("absent.toml"), "{}", ran.stderr);
     let ran = daybook(dir.path(), &["config", "explain", "nonsense"], &[("DAYBOOK_CONFIG", "/dev/null")]);
     assert!(ran.code == 2 && ran.stderr.contains("`nonsense`"), "{}", ran.stderr);
+}
+
+#[test]
+fn serve_takes_a_number_of_workers_and_refuses_what_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    for nonsense in ["0", "-1", "many", "1.5", ""] {
+        let ran = daybook(dir.path(), &["serve", &format!("--workers={nonsense}")], &[]);
+        assert!(ran.code == 2 && ran.stderr.contains("--workers"), "{nonsense}: {}", ran.stderr);
+    }
+    let explained_workers = |args: &[&str]| {
+        explained(&daybook(dir.path(), &[&["config", "explain", "serve"], args].concat(), &[]), "--workers")
+    };
+    assert_eq!(explained_workers(&["--workers", "1"]), ("1".into(), "flag".into()));
+    std::fs::write(dir.path().join("daybook.toml"), "[serve]\nworkers = 3\n").unwrap();
+    assert_eq!(explained_workers(&[]), ("3".into(), "daybook.toml".into()));
+    std::fs::write(dir.path().join("daybook.toml"), "[serve]\nworkers = 0\n").unwrap();
+    let ran = daybook(dir.path(), &["serve"], &[]);
+    assert!(ran.code == 2 && ran.stderr.contains("--workers"), "{}", ran.stderr);
+}
+
+#[test]
+fn one_worker_serves_a_publisher_and_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let serve = Serve::try_start_with(&data, "127.0.0.1:0", &["--workers", "1"]).ok().unwrap();
+    assert_eq!(serve.run(&["publish"], &line("e1", "k/1", None)).code, 0);
+    assert_eq!(serve.run(&["read"], "").lines()[0]["id"], "e1");
 }
