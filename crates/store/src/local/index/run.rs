@@ -126,6 +126,10 @@ impl Run {
             return Err(damaged("its fences' checksum is wrong"));
         }
         let meta = Meta::decode(&meta).ok_or_else(|| damaged("its fences are unreadable"))?;
+        let ascend = meta.segments.is_sorted_by(|one, next| one.0 < next.0 && one.1 < next.1);
+        if !ascend || !meta.segments.iter().all(|(_, first)| (base..end).contains(first)) {
+            return Err(damaged("its segment table is wrong"));
+        }
         Ok(Self {
             name: name.to_owned(),
             file,
