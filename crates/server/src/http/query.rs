@@ -102,8 +102,9 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
             out.push(*byte);
             continue;
         }
-        let (hex, after) = rest.split_at_checked(2)?;
-        out.push(u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok()?);
+        let (&[high, low], after) = rest.split_first_chunk()?;
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        out.push((digit(high)? << 4 | digit(low)?) as u8);
         rest = after;
     }
     String::from_utf8(out).ok()
@@ -131,6 +132,7 @@ mod tests {
         assert_eq!(percent_decode(&percent_encode(odd)).unwrap(), odd);
         assert_eq!(percent_decode("%zz"), None);
         assert_eq!(percent_decode("%4"), None);
+        assert_eq!(percent_decode("%+4"), None);
     }
 
     #[test]
