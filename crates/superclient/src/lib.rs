@@ -25,6 +25,8 @@ mod bundle;
 mod config;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod http;
 mod json;

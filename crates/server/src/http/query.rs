@@ -124,6 +124,8 @@ pub(super) fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use daybook_log::fuzz::Fuzz;
+
     use super::*;
 
     #[test]
@@ -133,6 +135,22 @@ mod tests {
         assert_eq!(percent_decode("%zz"), None);
         assert_eq!(percent_decode("%4"), None);
         assert_eq!(percent_decode("%+4"), None);
+    }
+
+    #[test]
+    fn a_query_of_any_bytes_is_refused_by_name_or_taken_apart() {
+        let all = "from=0&until=2026-11-24T09%3A30%3A00%2B01:00&type=H*&subject=k%2F1&correlationid=c&sessionid=s&limit=10&reverse=true";
+        Fuzz::new("fuzz queries").input(all).input("limit=1&&=&reverse").input("type=a+b%20%C3%BC").run(
+            3_000,
+            |input| {
+                let text = str::from_utf8(input).map_err(|error| error.to_string())?;
+                for (name, value) in pairs(text).unwrap_or_default() {
+                    assert_eq!(percent_decode(&percent_encode(&name)), Some(name));
+                    assert_eq!(percent_decode(&percent_encode(&value)), Some(value));
+                }
+                EventsQuery::parse(text).map(drop).map_err(|invalid| invalid.reason)
+            },
+        );
     }
 
     #[test]
