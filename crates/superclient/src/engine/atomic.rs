@@ -14,6 +14,7 @@ use daybook_model::{Code, Event, ExtensionValue, Filter, NewEvent, Sequence};
 use mlua::{Function, Lua, Table, Value};
 use uuid::Uuid;
 
+use super::ids::{id_of, seed_of};
 use super::publishing::{self, marked};
 use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, rejected};
 use crate::bindings::chance::Scope;
@@ -31,7 +32,7 @@ pub(crate) async fn run(
     function: Function,
 ) -> mlua::Result<Table> {
     let number = call.next_number();
-    let seed = call.derived(&format!("atomically/{number}"));
+    let seed = seed_of(call, &format!("atomically/{number}"));
     if call.replaying {
         return match earlier(lua, shared, call, number).await? {
             Some(done) => Ok(done),
@@ -201,10 +202,6 @@ fn batch(
         entities::rehearse(lua, &loaded.entity, &loaded.state, &events)?;
     }
     Ok(batch)
-}
-
-fn id_of(seed: Uuid, i: usize) -> String {
-    Uuid::new_v5(&seed, i.to_string().as_bytes()).to_string()
 }
 
 /// What an earlier delivery of the same event has stored at this place, if its

@@ -7,6 +7,7 @@ use mlua::{Lua, Table, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::ids::{id_of, seed_of};
 use super::{ATTEMPTS_MAX, accepted, bus_error, entities, imagined, new_event, pause, publishing, rejected};
 use crate::bindings::results::Made;
 use crate::bindings::{args, chance::Scope, ctx, money::Money, results};
@@ -58,7 +59,7 @@ pub(crate) async fn send(
     // A named command makes the same ids whoever sends it, whenever.
     let seed = match &command_id {
         Some(command_id) => Uuid::new_v5(&NAMESPACE, format!("command/{subject}/{command_id}").as_bytes()),
-        None => call.derived(&format!("send/{number}")),
+        None => seed_of(call, &format!("send/{number}")),
     };
     let mark = match command_id.or_else(|| call.cause.as_ref().map(|_| seed.to_string())) {
         Some(tag) => Some(Mark { tag, hash: command_hash(lua, &name, &command)? }),
@@ -190,10 +191,6 @@ struct Mark {
     hash: String,
 }
 
-fn id_of(seed: Uuid, i: usize) -> String {
-    Uuid::new_v5(&seed, i.to_string().as_bytes()).to_string()
-}
-
 /// The answer to a command that the log has already.
 async fn earlier(lua: &Lua, shared: &Shared, subject: &str, mark: &Mark) -> mlua::Result<Option<Table>> {
     let same = |event: &Event| publishing::text(event, "commandid") == Some(mark.tag.as_str());
@@ -310,7 +307,7 @@ pub(crate) async fn publish(
     subject: Option<String>,
     data: Option<Value>,
 ) -> mlua::Result<Table> {
-    let id = call.derived(&format!("publish/{}", call.next_number())).to_string();
+    let id = seed_of(call, &format!("publish/{}", call.next_number())).to_string();
     let new: NewEvent =
         new_event(lua, shared, call, id.clone(), &kind, subject, &data.unwrap_or(Value::Nil))?;
     if call.replaying {

@@ -5,6 +5,7 @@ pub(crate) mod atomic;
 pub(crate) mod commands;
 pub(crate) mod common;
 pub(crate) mod entities;
+pub(crate) mod ids;
 pub(crate) mod instance;
 pub(crate) mod keeper;
 pub(crate) mod outlet;

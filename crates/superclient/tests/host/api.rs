@@ -435,6 +435,7 @@ async fn handlers_know_their_event_and_what_they_do_is_its_consequence() {
     }
     assert_eq!((&data["replaying"], &data["n"], &data["id"]), (&json!(false), &json!(1), &json!(asked)));
     assert_eq!(answered.causationid.as_deref(), Some(asked.as_str()));
+    assert_eq!(answered.id[..13], asked[..13], "its id begins with another time");
     let all = world.events(&["Asked", "Counted", "Received", "Answered"]).await;
     let kinds: Vec<&str> = all.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds, ["Asked", "Counted", "Received", "Answered"]);

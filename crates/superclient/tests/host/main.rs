@@ -133,7 +133,7 @@ impl World {
     }
 
     pub async fn cause_with(&self, kind: &str, subject: &str, data: &serde_json::Value) -> String {
-        let id = uuid::Uuid::new_v4().to_string();
+        let id = uuid::Uuid::now_v7().to_string();
         let event =
             NewEvent::new(id.as_str(), kind).subject(subject).data(daybook_model::Data::json(data).unwrap());
         self.client().await.publish(vec![event]).await.unwrap();
