@@ -3,6 +3,7 @@
 //! works in the background of somebody else's turn. For the replay all are
 //! filled once and stay: reading leaves nothing to be done later.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,27 +73,50 @@ pub async fn run(plan: &Plan<'_>) -> Result<Run> {
             false
         }
     });
-    let failed = |peer: Kind| move |error| format!("{} in {}: {error}", peer.title(), plan.cell.name);
-    let mut filled = Vec::new();
+    let mut filled = BTreeMap::new();
     if let Workload::Replay { events } = plan.cell.workload {
         for &peer in &peers {
-            filled.push(for_kind!(peer, filled_with(plan, plan.part(events))).map_err(failed(peer))?);
+            match for_kind!(peer, filled_with(plan, plan.part(events))) {
+                Ok(full) => drop(filled.insert(peer, full)),
+                Err(error) => run.fails(plan, peer, &*error)?,
+            }
         }
     }
     for round in 0..plan.rounds {
         for turn in 0..peers.len() {
-            let index = (round + turn) % peers.len();
-            let peer = peers[index];
-            let figures = match filled.get(index) {
+            let peer = peers[(round + turn) % peers.len()];
+            if run.absent.contains_key(&peer) {
+                continue;
+            }
+            let figures = match filled.get(&peer) {
                 Some(filled) => filled.replay().await,
                 None => for_kind!(peer, turn_of(plan)),
+            };
+            match figures {
+                Ok(figures) => {
+                    eprintln!("{} · round {} · {}: {figures}", plan.cell.name, round + 1, peer.title());
+                    run.rounds.push(Round { peer, figures });
+                }
+                Err(error) => run.fails(plan, peer, &*error)?,
             }
-            .map_err(failed(peer))?;
-            eprintln!("{} · round {} · {}: {figures}", plan.cell.name, round + 1, peer.title());
-            run.rounds.push(Round { peer, figures });
         }
     }
     Ok(run)
+}
+
+impl Run {
+    /// A peer that cannot do what a cell asks for does not take part in it; the
+    /// others are measured on. Without Daybook there is nothing to compare.
+    fn fails(&mut self, plan: &Plan<'_>, peer: Kind, error: &dyn std::error::Error) -> Result<()> {
+        let what = format!("{} in {}: {error}", peer.title(), plan.cell.name);
+        if peer == Kind::Daybook {
+            return Err(what.into());
+        }
+        eprintln!("bench: {what}");
+        self.rounds.retain(|round| round.peer != peer);
+        self.absent.insert(peer, format!("failed: {error}"));
+        Ok(())
+    }
 }
 
 impl Plan<'_> {

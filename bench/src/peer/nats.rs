@@ -41,6 +41,8 @@ impl<const NODES: usize> Peer for Nats<NODES> {
             let sync = if durability == Durability::Always { "sync_interval: always" } else { "" };
             let mut config = format!(
                 "listen: 127.0.0.1:{port}\nserver_name: n{node}\nmax_payload: 8MB\n\
+                 # A reader that takes a while for a million events is not to be cut off.\n\
+                 max_pending: 2GB\nwrite_deadline: \"60s\"\n\
                  jetstream {{ store_dir: {:?}, max_file_store: 50GB, {sync} }}\n",
                 data.display().to_string()
             );
