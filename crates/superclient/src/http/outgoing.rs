@@ -18,7 +18,6 @@ use crate::bindings::args;
 use crate::engine::rejected;
 use crate::json;
 use crate::machine::{self, Call, Shared};
-use crate::testing::stand_in::Asked;
 
 /// Longer chains are circles.
 const DEPTH_MAX: u32 = 16;
@@ -27,6 +26,16 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const IDEMPOTENCY: &str = "idempotency-key";
 
 static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
+
+/// A request to another service.
+pub(crate) struct Asked {
+    pub method: String,
+    pub service: String,
+    pub path: String,
+    pub body: Option<serde_json::Value>,
+    /// Of what changes something: the same in a repeat.
+    pub key: Option<String>,
+}
 
 pub(crate) async fn call(
     lua: &Lua,
@@ -48,7 +57,7 @@ pub(crate) async fn call(
     }
     let body = body.map(|body| json::from_lua(lua, &body)).transpose()?;
     if method == "GET" {
-        let answer = answer(lua, shared, call, method, service, path, body, None).await?;
+        let answer = answer(lua, shared, call, Asked { method, service, path, body, key: None }).await?;
         return table(lua, answer);
     }
     machine::effects("svc:http, unless it is a GET,")?;
@@ -66,26 +75,17 @@ pub(crate) async fn call(
         return table(lua, Answer { status: 200, body: None, is_problem: false, headers: Vec::new() });
     }
     shared.outlet.step("before another service was asked").await;
-    let answer = answer(lua, shared, call, method, service, path, body, Some(key)).await?;
+    let answer = answer(lua, shared, call, Asked { method, service, path, body, key: Some(key) }).await?;
     shared.outlet.step("after another service was asked").await;
     table(lua, answer)
 }
 
 /// What the other service says, here or elsewhere.
-#[expect(clippy::too_many_arguments, reason = "they are what a request consists of")]
-async fn answer(
-    lua: &Lua,
-    shared: &Shared,
-    call: &Call,
-    method: String,
-    service: String,
-    path: String,
-    body: Option<serde_json::Value>,
-    key: Option<String>,
-) -> mlua::Result<Answer> {
+async fn answer(lua: &Lua, shared: &Shared, call: &Call, asked: Asked) -> mlua::Result<Answer> {
     if let Some(others) = shared.stand_in.get() {
-        return others.ask(Asked { method, service, path, body, key }).map_err(mlua::Error::runtime);
+        return others.ask(asked).map_err(mlua::Error::runtime);
     }
+    let Asked { method, service, path, body, key } = asked;
     let directory =
         shared.directory.get().cloned().ok_or_else(|| mlua::Error::runtime("svc:http: no host is there"))?;
     let late = |_| mlua::Error::runtime(format!("svc:http: `{service}` did not answer within {DEADLINE:?}"));

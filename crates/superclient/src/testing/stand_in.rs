@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use serde_json::{Value as Json, json};
 
 use crate::http::Answer;
+use crate::http::outgoing::Asked;
 
 #[derive(Default)]
 pub(crate) struct StandIn {
@@ -28,15 +29,6 @@ pub(crate) struct Given {
     pub path: String,
     /// `None`: the service cannot be reached.
     pub answer: Option<(u16, Json)>,
-}
-
-pub(crate) struct Asked {
-    pub method: String,
-    pub service: String,
-    pub path: String,
-    pub body: Option<Json>,
-    /// Of what changes something: the same in a repeat.
-    pub key: Option<String>,
 }
 
 impl StandIn {
