@@ -38,6 +38,14 @@ impl Scripted {
         bus
     }
 
+    /// The connection after one that broke with a publish under way.
+    async fn accept_after_a_lost_publish(listener: &TcpListener) -> Self {
+        let mut first = Self::accept(listener).await;
+        first.publish().await;
+        drop(first);
+        Self::accept(listener).await
+    }
+
     async fn next(&mut self) -> ClientMessage {
         loop {
             if let Message::Text(text) = self.0.next().await.unwrap().unwrap() {
@@ -117,10 +125,7 @@ async fn a_publish_sent_again_is_not_over_because_the_bus_takes_nothing_yet() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let bus = tokio::spawn(async move {
-        let mut first = Scripted::accept(&listener).await;
-        first.publish().await;
-        drop(first);
-        let mut second = Scripted::accept(&listener).await;
+        let mut second = Scripted::accept_after_a_lost_publish(&listener).await;
         for code in [Code::Unavailable, Code::Overloaded] {
             let id = second.publish().await;
             second.refuse(id, code).await;
@@ -144,10 +149,7 @@ async fn a_publish_sent_again_to_a_bus_that_takes_nothing_ends_with_an_unknown_o
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let bus = tokio::spawn(async move {
-        let mut first = Scripted::accept(&listener).await;
-        first.publish().await;
-        drop(first);
-        let mut second = Scripted::accept(&listener).await;
+        let mut second = Scripted::accept_after_a_lost_publish(&listener).await;
         loop {
             let id = second.publish().await;
             second.refuse(id, Code::Unavailable).await;

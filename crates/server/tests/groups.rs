@@ -148,9 +148,8 @@ async fn what_is_parked_retried_and_skipped_is_on_record() {
     assert_eq!(bus.get("/v1/groups/g").await["options"]["filter"].get("types"), None);
 }
 
-#[tokio::test]
-async fn a_group_is_reset_only_without_members_and_says_the_number_first() {
-    let bus = Bus::start().await;
+/// Group `g` has settled the three events of the log.
+async fn three_settled(bus: &Bus) -> (Client, Membership) {
     let client = bus.client("worker").await;
     publish(&client, &["k/1", "k/2", "k/3"]).await;
     let mut member = client.join(join("g")).await.unwrap();
@@ -158,6 +157,13 @@ async fn a_group_is_reset_only_without_members_and_says_the_number_first() {
         let delivery = next(&mut member).await;
         assert!(member.settler().ack_durable(&delivery.token).await);
     }
+    (client, member)
+}
+
+#[tokio::test]
+async fn a_group_is_reset_only_without_members_and_says_the_number_first() {
+    let bus = Bus::start().await;
+    let (client, member) = three_settled(&bus).await;
     let (status, refused) = bus.post("/v1/groups/g/reset", json!({ "to": "start" })).await;
     assert_eq!((status, &refused["code"]), (503, &json!("unavailable")), "{refused}");
     member.leave().await;
@@ -314,13 +320,7 @@ async fn a_window_holds_several_events_of_a_key_and_a_failure_fences_all_of_them
 #[tokio::test]
 async fn whoever_follows_what_a_group_has_settled_is_told_that_it_was_reset() {
     let bus = Bus::start().await;
-    let client = bus.client("worker").await;
-    publish(&client, &["k/1", "k/2", "k/3"]).await;
-    let mut member = client.join(join("g")).await.unwrap();
-    for _ in 0..3 {
-        let delivery = next(&mut member).await;
-        assert!(member.settler().ack_durable(&delivery.token).await);
-    }
+    let (client, member) = three_settled(&bus).await;
     member.leave().await;
     let filter = Filter { settled_by: Some("g".into()), ..Filter::default() };
     let rebuilding = bus.client("rebuilding").await;
