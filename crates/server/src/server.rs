@@ -39,7 +39,8 @@ fn in_use_advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// A running server. Dropping it stops it hard; [`Server::shutdown`] is the good way.
+/// A running server. Dropped, it goes down with nobody waiting for it;
+/// [`Server::shutdown`] waits until everything is answered and on disk.
 pub struct Server {
     address: SocketAddr,
     shutdown: watch::Sender<bool>,
