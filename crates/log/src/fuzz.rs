@@ -7,8 +7,10 @@
 //!
 //! # Promises
 //! 1. `DAYBOOK_SEED` decides the inputs and their order; a longer run begins
-//!    with the shorter one.
-//! 2. A panic, and a second of computing for one input, end the run with the
+//!    with the shorter one. Quick and full runs are counted, so that a fast
+//!    machine tries what a slow one does; `DAYBOOK_FUZZ_SECONDS` searches on for
+//!    a time instead.
+//! 2. A panic, and five seconds of computing for one input, end the run with the
 //!    input: it belongs into the corpus, beside the fix.
 //!
 //! # Not here
@@ -31,11 +33,11 @@ const INPUT_BYTES: usize = 64 << 10;
 /// Inputs that are changed further.
 const POOL: usize = 4_096;
 /// Of the thread's own time, so that a busy machine is no hang.
-const HANG: Duration = Duration::from_secs(1);
+const HANG: Duration = Duration::from_secs(5);
 /// An input that is not through by then never will be.
 const STUCK: Duration = Duration::from_secs(120);
-/// Seconds of a full run for one target; `DAYBOOK_FUZZ_SECONDS` changes them.
-const FULL_SECONDS: u64 = 20;
+/// How many times the inputs of a quick run a full one has.
+const FULL: u64 = 20;
 
 /// What a target makes of an input: it took it, or says why not.
 pub type Verdict = Result<(), String>;
@@ -83,17 +85,17 @@ impl Fuzz {
     }
 
     /// Runs the target on the whole corpus and on `quick` changed inputs, in
-    /// full for a time; panics with the input that the target cannot bear.
+    /// full on 20 times as many; panics with the input that the target cannot bear.
     pub fn run(self, quick: u64, target: impl FnMut(&[u8]) -> Verdict) {
         let name = self.name;
         let mut suite = Suite::begin(name, &["taken", "refused", "answers"]);
-        let full = suite.pick(0, 1) == 1;
+        let most = suite.pick(quick, quick * FULL);
         let seed = suite.seeds(1, 1).next().expect("there is one");
-        let seconds = std::env::var("DAYBOOK_FUZZ_SECONDS")
-            .ok()
-            .map_or(FULL_SECONDS, |seconds| seconds.parse().expect("DAYBOOK_FUZZ_SECONDS is a number"));
-        let until = full.then(|| Instant::now() + Duration::from_secs(seconds));
-        let go_on = |case| until.map_or(case < quick, |until| Instant::now() < until);
+        let until = std::env::var("DAYBOOK_FUZZ_SECONDS").ok().map(|seconds| {
+            let seconds = seconds.parse().expect("DAYBOOK_FUZZ_SECONDS is a number");
+            Instant::now() + Duration::from_secs(seconds)
+        });
+        let go_on = |case| until.map_or(case < most, |until| Instant::now() < until);
         if let Err(Found { case, input, what }) = self.search(seed, go_on, target, &mut suite) {
             let path = std::env::temp_dir().join(format!("daybook-fuzz-{}", name.replace(' ', "-")));
             let kept =

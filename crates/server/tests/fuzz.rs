@@ -1,57 +1,97 @@
 //! Bytes that arrive where HTTP and WebSocket are spoken: the real server, its
-//! connections in memory. Whatever comes, nothing panics, the connection ends,
+//! connections in memory and its clock one that never waits. Whatever comes,
+//! nothing panics, the server lets go of a connection whose other end is gone,
 //! and others are served on.
 
 #![allow(clippy::unwrap_used)]
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use daybook_log::fuzz::{Fuzz, Verdict};
 use daybook_model::Timestamp;
 use daybook_server::{Config, Server};
 use daybook_store::memory::MemoryStore;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// What a connection may leave unread.
 const PIPE: usize = 1 << 20;
 /// Of all tasks, for an answer.
 const TURNS: usize = 100;
-/// The other end is gone: nobody has a reason to stay.
+/// Whoever has been answered sees the end by then, unless it is a stream; and
+/// once the other end is gone, nobody has a reason to stay longer.
 const END: Duration = Duration::from_secs(60);
 
-struct Listener(mpsc::Receiver<DuplexStream>);
+/// The server's end of a connection. Its other end learns when it is let go.
+struct End {
+    stream: DuplexStream,
+    _held: oneshot::Sender<()>,
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+struct Listener(mpsc::Receiver<End>);
 
 impl axum::serve::Listener for Listener {
-    type Io = DuplexStream;
+    type Io = End;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (DuplexStream, SocketAddr) {
+    async fn accept(&mut self) -> (End, SocketAddr) {
         match self.0.recv().await {
             Some(connection) => (connection, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
             None => std::future::pending().await,
         }
     }
 
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
     }
 }
 
 struct Bus {
     runtime: Runtime,
-    connections: mpsc::Sender<DuplexStream>,
+    connections: mpsc::Sender<End>,
     panics: Arc<AtomicU64>,
     _server: Server,
 }
 
 impl Bus {
     fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
         // Tasks of the server run on this thread; their panics end a connection, not the test.
         let panics = Arc::new(AtomicU64::new(0));
         let (before, counted) = (std::panic::take_hook(), panics.clone());
@@ -69,10 +109,11 @@ impl Bus {
 
     /// What is answered to these bytes.
     fn send(&self, bytes: &[u8]) -> Vec<u8> {
-        let answer = self.runtime.block_on(async {
+        let mut answer = Vec::new();
+        let gone = self.runtime.block_on(async {
             let (mut here, there) = tokio::io::duplex(PIPE);
-            self.connections.send(there).await.unwrap();
-            let mut answer = Vec::new();
+            let (held, gone) = oneshot::channel();
+            self.connections.send(End { stream: there, _held: held }).await.unwrap();
             let exchange = async {
                 // It may be refused before all of it is read.
                 let _ = here.write_all(bytes).await;
@@ -84,9 +125,12 @@ impl Bus {
                 let _ = here.shutdown().await;
                 let _ = here.read_to_end(&mut answer).await;
             };
-            tokio::time::timeout(END, exchange).await.expect("the connection does not end");
-            answer
+            // Who asked for a stream may read it although it says no more.
+            let _ = tokio::time::timeout(END, exchange).await;
+            drop(here);
+            tokio::time::timeout(END, gone).await
         });
+        assert!(gone.is_ok(), "the server holds on to a connection whose other end is gone");
         assert_eq!(self.panics.load(Ordering::Relaxed), 0, "the server panicked");
         answer
     }
