@@ -210,4 +210,22 @@ mod tests {
             assert!(refused.message.contains(named), "{text}: {}", refused.message);
         }
     }
+
+    #[test]
+    fn a_file_of_any_bytes_is_taken_or_refused_by_name() {
+        let corpus = daybook_log::fuzz::Fuzz::new("fuzz settings")
+            .input("bus = \"top\"\n[read]\nlimit = 3\n[group.ls]\nbus = 'ls'\n")
+            .input("read = { limit = 1.5, bus = false }\ngroup.ls.bus = \"\"\"x\"\"\"\n[[read]]\n")
+            .input("limit = 1979-05-27T07:32:00Z # comment\n\"bus\" = 0xff");
+        corpus.run(1_000, |input| {
+            let text = str::from_utf8(input).map_err(|_| "it is not UTF-8")?;
+            let table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+            let settings = Settings { path: FILE.into(), found: true, table };
+            let command = settings.apply(command()).map_err(|failure| {
+                assert!(failure.message.starts_with("daybook.toml: `"), "{}", failure.message);
+                failure.message
+            })?;
+            command.try_get_matches_from(["d", "read"]).map(drop).map_err(|error| error.to_string())
+        });
+    }
 }

@@ -10,7 +10,7 @@
 //!    with the shorter one. Quick and full runs are counted, so that a fast
 //!    machine tries what a slow one does; `DAYBOOK_FUZZ_SECONDS` searches on for
 //!    a time instead.
-//! 2. A panic, and five seconds of computing for one input, end the run with the
+//! 2. A panic, and two seconds of computing for one input, end the run with the
 //!    input: it belongs into the corpus, beside the fix.
 //!
 //! # Not here
@@ -33,7 +33,7 @@ const INPUT_BYTES: usize = 64 << 10;
 /// Inputs that are changed further.
 const POOL: usize = 4_096;
 /// Of the thread's own time, so that a busy machine is no hang.
-const HANG: Duration = Duration::from_secs(5);
+const HANG: Duration = Duration::from_secs(2);
 /// An input that is not through by then never will be.
 const STUCK: Duration = Duration::from_secs(120);
 /// How many times the inputs of a quick run a full one has.

@@ -50,6 +50,17 @@ pub fn read(from: Box<dyn std::io::Read + Send>, from_line: u64) -> mpsc::Receiv
                 Err(error) => break gathering.send(Read::Failed(error)),
             };
             number += 1;
+            if line.len() as u64 == LINE_BYTES && !line.ends_with(b"\n") {
+                match from.skip_until(b'\n') {
+                    Ok(n) => end += n as u64,
+                    Err(error) => break gathering.send(Read::Failed(error)),
+                }
+                let reason = format!("it is longer than {} MiB, and so than any event", LINE_BYTES >> 20);
+                if number >= from_line && gathering.refuse(number, 1, reason).is_none() {
+                    break None;
+                }
+                continue;
+            }
             if number < from_line || line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
@@ -230,5 +241,45 @@ mod tests {
         assert_eq!(event.data, Some(Data::Json(JsonText::from_string("{\n\r\"a\":1 }".into()).unwrap())));
         assert!(event.extensions.is_empty());
         assert!(one(&text.replace(r#""{\n\r\"a\":1 }""#, "\"{\"")).is_err());
+    }
+
+    #[test]
+    fn lines_of_any_bytes_are_events_or_refused_by_number() {
+        let batch = line(1, Some((1, 2))) + &line(2, Some((1, 2)));
+        let exact =
+            r#"{"specversion":"1.0","id":"a","type":"T","data":{"a":1},"daybookrawdata":"{\n\"a\":1 }"}"#;
+        let array =
+            r#"[{"specversion":"1.0","id":"a","type":"T"},{"specversion":"1.0","id":"b","type":"T"}]"#;
+        let corpus = daybook_log::fuzz::Fuzz::new("fuzz imported lines");
+        corpus.input(batch).input(exact).input(format!("{array}\n{}", line(3, None))).run(1_000, |input| {
+            let given =
+                input.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()).count();
+            let (mut told, mut refused) = (0, None);
+            let mut units = read(Box::new(std::io::Cursor::new(input.to_vec())), 1);
+            while let Some(read) = units.blocking_recv() {
+                match read {
+                    Read::Unit(unit) => {
+                        assert_eq!(unit.events.len(), unit.positions.len());
+                        let is_array = unit.first_line == unit.last_line;
+                        told += if is_array { 1 } else { unit.events.len() };
+                    }
+                    Read::Refused { events, reason, .. } => {
+                        told += events as usize;
+                        refused = Some(reason);
+                    }
+                    Read::Failed(error) => panic!("memory cannot fail: {error}"),
+                }
+            }
+            assert_eq!(told, given, "a line was lost or told twice");
+            refused.map_or(Ok(()), Err)
+        });
+    }
+
+    #[test]
+    fn a_line_that_is_longer_than_any_event_is_refused_once_and_the_next_is_read() {
+        let long = format!("{{\"id\":\"{}\"}}\n", "x".repeat(2 * LINE_BYTES as usize));
+        let found = lines(&(long + &line(1, None)));
+        assert!(found[0].starts_with("1 refused 1: it is longer than"), "{:.80}", found[0]);
+        assert_eq!(found[1..], ["2-2 e1"]);
     }
 }
