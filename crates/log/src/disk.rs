@@ -7,6 +7,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
+
+/// What disks and the page cache are written in: a part of one that is not in
+/// memory has to be read first. No file system here has larger ones.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
+
 /// A directory of files. Names have no slashes.
 pub trait Disk: Send + Sync + 'static {
     /// For messages only.
@@ -27,6 +33,11 @@ pub trait DiskFile: Send + Sync {
     }
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// The same with bytes that nobody will read soon: what can goes to the disk
+    /// without a copy in memory. Nobody else may use the file meanwhile.
+    fn write_all_past_cache_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Data and what is needed to find it.
     fn sync_data(&self) -> io::Result<()>;
@@ -140,6 +151,22 @@ impl DiskFile for RealFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
+    }
+
+    /// Some file systems cannot, and none takes parts of a block: then as usual.
+    fn write_all_past_cache_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let aligned = [bytes.as_ptr().addr() as u64, bytes.len() as u64, offset];
+        let flags = rustix::fs::fcntl_getfl(&self.0)?;
+        let whole = aligned.iter().all(|number| number.is_multiple_of(BLOCK_BYTES));
+        if !whole || rustix::fs::fcntl_setfl(&self.0, flags | OFlags::DIRECT).is_err() {
+            return self.0.write_all_at(bytes, offset);
+        }
+        let direct = self.0.write_all_at(bytes, offset);
+        rustix::fs::fcntl_setfl(&self.0, flags)?;
+        match direct {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.0.write_all_at(bytes, offset),
+            written => written,
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
+use crate::disk::BLOCK_BYTES;
 use crate::format::{
     BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, FORMAT_VERSION, FORMAT_WITH_MARKS, Footer, Hash,
     MAX_BATCH_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, align, hash, record_crc,
@@ -265,7 +266,7 @@ impl Log {
             self.seal()
         } else {
             let (segment, file) = (active.segment, active.file.clone());
-            self.write_batch(&mut [0; BATCH_HEADER_BYTES], 0)
+            self.write_batch(&mut vec![0; BATCH_HEADER_BYTES], 0)
                 .and_then(|_| file.sync_data().map_err(|e| self.io(segment, "sync", e)))
         };
         result.map_err(|error| self.poison(error))?;
@@ -277,7 +278,7 @@ impl Log {
         self.poisoned.as_deref()
     }
 
-    fn write_batch(&mut self, buffer: &mut [u8], count: u32) -> Result<Vec<Place>, Error> {
+    fn write_batch(&mut self, buffer: &mut Vec<u8>, count: u32) -> Result<Vec<Place>, Error> {
         let needed = align(buffer.len() as u64) + FOOTER_BYTES as u64;
         if self.active.as_ref().is_none_or(|active| active.offset + needed > active.size) {
             self.roll(needed)?;
@@ -307,7 +308,17 @@ impl Log {
         };
         buffer[..BATCH_HEADER_BYTES].copy_from_slice(&header.encode());
         self.last = hash(buffer);
-        active.file.write_all_at(buffer, offset).map_err(|e| self.io(segment, "write", e))?;
+        // What follows is zero already. The spare's zeros are not in memory, so a
+        // part of a block would have to be read before it can be written.
+        let len = buffer.len();
+        // These zeros would make that mistake harmless most times.
+        if !has(Bug::TailLeft) {
+            let end = (offset + len as u64).next_multiple_of(BLOCK_BYTES).min(active.size);
+            buffer.resize((end - offset) as usize, 0);
+        }
+        let written = active.file.write_all_at(buffer, offset);
+        buffer.truncate(len);
+        written.map_err(|e| self.io(segment, "write", e))?;
         self.next += u64::from(count);
         self.vouched = false;
         if let Some(active) = &mut self.active {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
+use crate::disk::BLOCK_BYTES;
 use crate::format::SEGMENT_BYTES_MAX;
 use crate::planted::{Bug, sync_unless};
 use crate::{Disk, DiskFile, Error, Options};
@@ -122,7 +123,8 @@ impl Spare {
             disk.remove(SPARE)?;
         }
         let file = disk.open(SPARE, true)?;
-        let zeros = vec![0; HURRIED_BYTES.min(size) as usize];
+        let zeros = vec![0; (HURRIED_BYTES.min(size) + BLOCK_BYTES) as usize];
+        let zeros = &zeros[zeros.as_ptr().align_offset(BLOCK_BYTES as usize)..];
         let mut at = 0;
         while at < size {
             if self.stop.load(Ordering::Acquire) {
@@ -131,7 +133,7 @@ impl Spare {
             let begun = Instant::now();
             let (piece, pauses) = self.pace(at, size);
             let len = (size - at).min(piece);
-            file.write_all_at(&zeros[..len as usize], at)?;
+            file.write_all_past_cache_at(&zeros[..len as usize], at)?;
             sync_unless(Bug::SpareSyncSkipped, &*file)?;
             at += len;
             if at < size && !self.hurry.load(Ordering::Acquire) {
