@@ -1,7 +1,7 @@
 //! Records laid out as they will be written, so that their bytes are copied
 //! once on the way to the disk, and can be made while another batch syncs.
 
-use crate::format::{BATCH_HEADER_BYTES, RECORD_HEADER_BYTES};
+use crate::format::{BATCH_HEADER_BYTES, RECORD_HEADER_BYTES, u32_at};
 
 /// The records of one batch. What depends on its place in the log (header,
 /// checksums) is filled in when it is appended.
@@ -26,6 +26,17 @@ impl Draft {
         self.count += 1;
     }
 
+    /// What was written into each, in order.
+    pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.buffer.get(BATCH_HEADER_BYTES..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (header, after) = rest.split_at_checked(RECORD_HEADER_BYTES)?;
+            let (body, next) = after.split_at(u32_at(header, 0) as usize);
+            rest = next;
+            Some(body)
+        })
+    }
+
     /// Bytes of the records.
     pub fn len(&self) -> usize {
         self.buffer.len().saturating_sub(BATCH_HEADER_BYTES)
@@ -39,5 +50,20 @@ impl Draft {
     pub fn clear(&mut self) {
         self.buffer.clear();
         self.count = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_into_a_draft_is_read_from_it() {
+        let mut draft = Draft::default();
+        assert_eq!(draft.bodies().count(), 0);
+        for body in [&b"one"[..], b"", b"three"] {
+            draft.record(|out| out.extend_from_slice(body));
+        }
+        assert!(draft.bodies().eq([&b"one"[..], b"", b"three"]));
     }
 }

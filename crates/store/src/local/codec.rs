@@ -54,69 +54,113 @@ impl Defaulted {
     }
 }
 
-pub(crate) fn encode(event: &Event, defaulted: Defaulted, out: &mut Vec<u8>) {
-    let mut flags = 0;
-    let mut set = |on: bool, bit: u16| flags |= if on { bit } else { 0 };
-    set(event.subject.is_some(), flag::SUBJECT);
-    set(event.batch.is_some(), flag::BATCH);
-    set(event.causationid.is_some(), flag::CAUSE);
-    set(event.authid.is_some(), flag::PRINCIPAL);
-    set(event.datacontenttype.is_some(), flag::CONTENT_TYPE);
-    set(event.dataschema.is_some(), flag::SCHEMA);
-    set(event.traceparent.is_some(), flag::TRACEPARENT);
-    set(!event.extensions.is_empty(), flag::EXTENSIONS);
-    set(matches!(event.data, Some(Data::Json(_))), flag::DATA_JSON);
-    set(matches!(event.data, Some(Data::Binary(_))), flag::DATA_BINARY);
-    set(defaulted.source, flag::SOURCE_DEFAULTED);
-    set(defaulted.time, flag::TIME_DEFAULTED);
-    set(defaulted.correlation, flag::CORRELATION_DEFAULTED);
-    out.push(VERSION);
-    out.extend_from_slice(&flags.to_le_bytes());
-    out.extend_from_slice(&event.recordedtime.0.to_le_bytes());
-    if let Some(sequence) = event.sequence {
-        out.extend_from_slice(&sequence.0.to_le_bytes());
-    }
-    if let Some((first, size)) = event.batch {
-        put_varint(out, event.position.0 - first.0);
-        put_varint(out, u64::from(size));
-    }
-    put_name(out, &event.id);
-    put_text(out, &event.kind);
-    put_text(out, &event.source);
-    put_name(out, &event.sessionid);
-    put_name(out, &event.correlationid);
-    put_text(out, if defaulted.time { "" } else { &event.time });
-    if let Some(subject) = &event.subject {
-        put_text(out, subject);
-    }
-    if let Some(cause) = &event.causationid {
-        put_name(out, cause);
-    }
-    let optional = [&event.authid, &event.datacontenttype, &event.dataschema, &event.traceparent];
-    for text in optional.into_iter().flatten() {
-        put_text(out, text);
-    }
-    if !event.extensions.is_empty() {
-        put_varint(out, event.extensions.len() as u64);
-        for (name, value) in &event.extensions {
-            put_text(out, name);
-            match value {
-                ExtensionValue::Boolean(value) => out.extend_from_slice(&[0, u8::from(*value)]),
-                ExtensionValue::Integer(value) => {
-                    out.push(1);
-                    out.extend_from_slice(&value.to_le_bytes());
-                }
-                ExtensionValue::String(value) => {
-                    out.push(2);
-                    put_text(out, value);
+/// An event and its place, in the texts of whoever holds them: a record in the making.
+#[derive(Clone, Copy)]
+pub(crate) struct Stamped<'a> {
+    pub new: &'a NewEvent,
+    /// What stands there, named by the client or not.
+    pub source: &'a str,
+    pub correlation: &'a str,
+    pub session: &'a str,
+    pub principal: Option<&'a str>,
+    pub sequence: Option<Sequence>,
+    pub recordedtime: Timestamp,
+    pub position: Position,
+    pub batch: Option<(Position, u32)>,
+}
+
+impl Stamped<'_> {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (new, defaulted) = (self.new, Defaulted::of(self.new));
+        let mut flags = 0;
+        let mut set = |on: bool, bit: u16| flags |= if on { bit } else { 0 };
+        set(new.subject.is_some(), flag::SUBJECT);
+        set(self.batch.is_some(), flag::BATCH);
+        set(new.causationid.is_some(), flag::CAUSE);
+        set(self.principal.is_some(), flag::PRINCIPAL);
+        set(new.datacontenttype.is_some(), flag::CONTENT_TYPE);
+        set(new.dataschema.is_some(), flag::SCHEMA);
+        set(new.traceparent.is_some(), flag::TRACEPARENT);
+        set(!new.extensions.is_empty(), flag::EXTENSIONS);
+        set(matches!(new.data, Some(Data::Json(_))), flag::DATA_JSON);
+        set(matches!(new.data, Some(Data::Binary(_))), flag::DATA_BINARY);
+        set(defaulted.source, flag::SOURCE_DEFAULTED);
+        set(defaulted.time, flag::TIME_DEFAULTED);
+        set(defaulted.correlation, flag::CORRELATION_DEFAULTED);
+        out.push(VERSION);
+        out.extend_from_slice(&flags.to_le_bytes());
+        out.extend_from_slice(&self.recordedtime.0.to_le_bytes());
+        if let Some(sequence) = self.sequence {
+            out.extend_from_slice(&sequence.0.to_le_bytes());
+        }
+        if let Some((first, size)) = self.batch {
+            put_varint(out, self.position.0 - first.0);
+            put_varint(out, u64::from(size));
+        }
+        put_name(out, &new.id);
+        put_text(out, &new.kind);
+        put_text(out, self.source);
+        put_name(out, self.session);
+        put_name(out, self.correlation);
+        put_text(out, new.time.as_deref().unwrap_or_default());
+        if let Some(subject) = &new.subject {
+            put_text(out, subject);
+        }
+        if let Some(cause) = &new.causationid {
+            put_name(out, cause);
+        }
+        let optional = [&new.datacontenttype, &new.dataschema, &new.traceparent];
+        let optional = optional.map(Option::as_deref);
+        for text in std::iter::once(self.principal).chain(optional).flatten() {
+            put_text(out, text);
+        }
+        if !new.extensions.is_empty() {
+            put_varint(out, new.extensions.len() as u64);
+            for (name, value) in &new.extensions {
+                put_text(out, name);
+                match value {
+                    ExtensionValue::Boolean(value) => out.extend_from_slice(&[0, u8::from(*value)]),
+                    ExtensionValue::Integer(value) => {
+                        out.push(1);
+                        out.extend_from_slice(&value.to_le_bytes());
+                    }
+                    ExtensionValue::String(value) => {
+                        out.push(2);
+                        put_text(out, value);
+                    }
                 }
             }
         }
+        match &new.data {
+            Some(Data::Json(raw)) => out.extend_from_slice(raw.get().as_bytes()),
+            Some(Data::Binary(bytes)) => out.extend_from_slice(bytes),
+            None => {}
+        }
     }
-    match &event.data {
-        Some(Data::Json(raw)) => out.extend_from_slice(raw.get().as_bytes()),
-        Some(Data::Binary(bytes)) => out.extend_from_slice(bytes),
-        None => {}
+
+    /// As readers see it.
+    pub fn event(&self) -> Event {
+        let new = self.new.clone();
+        Event {
+            id: new.id,
+            source: self.source.to_owned(),
+            kind: new.kind,
+            subject: new.subject,
+            sequence: self.sequence,
+            correlationid: self.correlation.to_owned(),
+            causationid: new.causationid,
+            sessionid: self.session.to_owned(),
+            authid: self.principal.map(str::to_owned),
+            time: new.time.unwrap_or_else(|| self.recordedtime.to_string()),
+            recordedtime: self.recordedtime,
+            position: self.position,
+            batch: self.batch,
+            datacontenttype: new.datacontenttype,
+            dataschema: new.dataschema,
+            traceparent: new.traceparent,
+            extensions: new.extensions,
+            data: new.data,
+        }
     }
 }
 
@@ -246,16 +290,53 @@ fn put_name(out: &mut Vec<u8>, text: &str) {
     let (plain, uuid) = packed(text).map_or((text, None), |(plain, uuid)| (plain, Some(uuid)));
     put_varint(out, (plain.len() as u64) << 1 | u64::from(uuid.is_some()));
     out.extend_from_slice(plain.as_bytes());
-    out.extend_from_slice(uuid.as_ref().map_or(&[][..], |uuid| uuid.as_bytes()));
+    out.extend_from_slice(uuid.as_ref().map_or(&[][..], |uuid| uuid));
 }
 
-/// What stands before the UUID at the end of `text`, if there is one.
-fn packed(text: &str) -> Option<(&str, Uuid)> {
+/// What stands before the UUID at the end of `text`, if there is one. Upper case
+/// and other forms would not come back.
+fn packed(text: &str) -> Option<(&str, [u8; 16])> {
     let (plain, last) = text.split_at_checked(text.len().checked_sub(Hyphenated::LENGTH)?)?;
-    let uuid = Uuid::try_parse(last).ok()?;
-    // Upper case and other forms are read too, but would not come back.
-    let same = uuid.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]) == last;
-    same.then_some((plain, uuid))
+    let last: &[u8; Hyphenated::LENGTH] = last.as_bytes().try_into().ok()?;
+    let (mut uuid, mut digits) = ([0; 16], 0);
+    for (byte, at) in uuid.iter_mut().zip(UUID_BYTES_AT) {
+        let (high, low) = (DIGITS[usize::from(last[at])], DIGITS[usize::from(last[at + 1])]);
+        digits |= high | low;
+        *byte = high << 4 | low;
+    }
+    let hyphens = [8, 13, 18, 23].iter().all(|at| last[*at] == b'-');
+    (hyphens && digits < 16).then_some((plain, uuid))
+}
+
+/// Where the digits of each byte begin.
+const UUID_BYTES_AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// The value of a hexadecimal digit in lower case; 255 for all else.
+const DIGITS: [u8; 256] = {
+    let mut digits = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
+/// A record of an event that has its place.
+#[cfg(test)]
+pub(crate) fn encode(event: &Event, defaulted: Defaulted, out: &mut Vec<u8>) {
+    Stamped {
+        new: &as_sent(event.clone(), defaulted),
+        source: &event.source,
+        correlation: &event.correlationid,
+        session: &event.sessionid,
+        principal: event.authid.as_deref(),
+        sequence: event.sequence,
+        recordedtime: event.recordedtime,
+        position: event.position,
+        batch: event.batch,
+    }
+    .encode(out);
 }
 
 struct Input<'a>(&'a [u8]);

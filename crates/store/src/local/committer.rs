@@ -29,6 +29,7 @@ use super::lookup::Lookups;
 use super::queue::{Begun, Taken};
 use super::room::Room;
 use super::sequencer::Sequencer;
+use super::tail::Records;
 use super::{Inner, query};
 use crate::ReadError;
 use crate::planted::{Bug, has};
@@ -243,7 +244,7 @@ impl Writer {
         }
         inner.syncs.took(begun.elapsed());
         let mut stats = inner.stats.lock().expect("no code panics while it holds this lock");
-        stats.events += group.events.len() as u64;
+        stats.events += group.events as u64;
         stats.batches += 1;
         stats.bytes_written += group.draft.len() as u64;
         drop(stats);
@@ -258,13 +259,13 @@ impl Publisher {
     fn publish(
         &self,
         inner: &Inner,
-        mut group: Group,
+        group: Group,
         places: Vec<Place>,
         outcome: Outcome,
         keep: impl FnOnce(Draft),
     ) {
         match &outcome {
-            Outcome::Durable => self.show(inner, &mut group, places),
+            Outcome::Durable => self.show(inner, &group, &places),
             Outcome::Failed(reason) => fail(inner, reason),
             Outcome::Refused(_) | Outcome::RefusedBefore(_) | Outcome::FailedBefore(_) => {}
         }
@@ -282,15 +283,19 @@ impl Publisher {
         }
     }
 
-    fn show(&self, inner: &Inner, group: &mut Group, places: Vec<Place>) {
+    fn show(&self, inner: &Inner, group: &Group, places: &[Place]) {
         if places.is_empty() {
             return;
         }
+        let records = Records::new(group.first, group.draft.len(), group.draft.bodies());
         let mut visible = inner.visible.write().expect("no code panics while it holds this lock");
-        for ((event, defaulted), place) in group.events.drain(..).zip(places) {
-            visible.index.insert(&event, place);
-            visible.tail.push(event, defaulted);
+        let mut rest = places;
+        for placed in &group.placed {
+            let (places, next) = rest.split_at(placed.len());
+            visible.index.insert_all(placed.recordedtime, &placed.sessions, placed.filed(), places);
+            rest = next;
         }
+        visible.tail.push(records);
         let full = visible.index.freeze();
         // Under the lock, as the indexer does when it opens it again.
         if let Some((cause, reason)) = visible.index.crowded() {

@@ -1,14 +1,11 @@
 //! Requests that are written and answered together.
 
-use std::borrow::Borrow;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use daybook_log::Draft;
-use daybook_model::{Event, Position};
-use foldhash::{HashMap, HashMapExt};
+use daybook_model::Position;
 
-use super::codec::Defaulted;
+use super::placed::Placed;
 use super::queue::{BarrierShare, Reply};
 use crate::planted::{Bug, has};
 use crate::{AppendError, Stored};
@@ -17,7 +14,9 @@ use crate::{AppendError, Stored};
 pub(super) struct Group {
     /// Position of its first event.
     pub first: u64,
-    pub events: Vec<(Arc<Event>, Defaulted)>,
+    pub placed: Vec<Arc<Placed>>,
+    /// Events of all that is placed.
+    pub events: usize,
     pub draft: Draft,
     pub verdicts: Vec<Verdict>,
     pub barriers: Vec<BarrierShare>,
@@ -57,12 +56,12 @@ pub(super) enum Outcome {
 
 impl Group {
     pub fn new(first: u64, draft: Draft) -> Self {
-        let (events, verdicts, barriers) = Default::default();
-        Self { first, events, draft, verdicts, barriers, weight: 0 }
+        let (placed, verdicts, barriers) = Default::default();
+        Self { first, placed, events: 0, draft, verdicts, barriers, weight: 0 }
     }
 
     pub fn next(&self) -> u64 {
-        self.first + self.events.len() as u64
+        self.first + self.events as u64
     }
 
     pub fn requests(&self) -> usize {
@@ -103,47 +102,6 @@ pub(super) fn told_barrier(outcome: &Outcome, head: Position) -> Result<Position
         Outcome::FailedBefore(reason) => Err(AppendError::Unavailable { reason: reason.clone() }),
     }
 }
-
-/// Events by their id.
-#[derive(Default)]
-pub(super) struct Ids(HashMap<ById, Defaulted>);
-
-impl Ids {
-    pub fn with_capacity(events: usize) -> Self {
-        Self(HashMap::with_capacity(events))
-    }
-
-    pub fn insert(&mut self, event: &Arc<Event>, defaulted: Defaulted) {
-        self.0.insert(ById(event.clone()), defaulted);
-    }
-
-    pub fn get(&self, id: &str) -> Option<(Arc<Event>, Defaulted)> {
-        self.0.get_key_value(id).map(|(event, defaulted)| (event.0.clone(), *defaulted))
-    }
-}
-
-/// Hashed and compared as its id.
-struct ById(Arc<Event>);
-
-impl Borrow<str> for ById {
-    fn borrow(&self) -> &str {
-        &self.0.id
-    }
-}
-
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id.as_str().hash(state);
-    }
-}
-
-impl PartialEq for ById {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
-    }
-}
-
-impl Eq for ById {}
 
 #[cfg(test)]
 mod tests {

@@ -21,6 +21,7 @@ mod lanes;
 mod loan;
 mod lookup;
 mod page;
+mod placed;
 mod query;
 mod queue;
 mod reached;
@@ -52,7 +53,7 @@ use query::Readers;
 use queue::{Append, Queue, Work};
 use reached::Way;
 use room::Space;
-use tail::Tail;
+use tail::{Records, Tail};
 
 pub use backup::{Backup, Checkpoints as CopiedCheckpoints};
 pub use daybook_log::{Lock, OpenError};
@@ -192,7 +193,7 @@ impl LocalStore {
                 let (event, defaulted) =
                     codec::decode(Position(position), body).map_err(|e| e.to_string())?;
                 index.insert(&event, place);
-                tail.push(Arc::new(event), defaulted);
+                tail.push(Records::of(Arc::new(event), defaulted));
                 index.flush_now(&*index_disk, id).map_err(|e| no_index.insert(e).to_string())?;
                 way.event(place, |reached| options.progress.iter().for_each(|tell| tell(reached)));
             }

@@ -105,7 +105,7 @@ fn from_tail(
         };
         for (position, event_) in some.iter().zip(events) {
             let event = match (event_, source) {
-                (Some(event), _) => event,
+                (Some(recent), _) => recent.stored().0.clone(),
                 (None, Source::Memory) => return None,
                 (None, Source::Disk) => match event(inner, Position(*position)) {
                     Ok(event) => event,

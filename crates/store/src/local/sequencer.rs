@@ -18,12 +18,15 @@ use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::Inner;
-use super::codec::{self, Defaulted};
-use super::group::{Group, Ids, Rests, Verdict};
+use super::codec;
+use super::group::{Group, Rests, Verdict};
 use super::heads::{Head, Heads};
+use super::index::{Hasher, Kind};
 use super::lanes::{Lanes, Next};
 use super::lookup::{Facts, Known, Lookups};
+use super::placed::{Ids, Placed};
 use super::queue::{Append, Work};
+use super::tail::Recent;
 use crate::planted::{Bug, has};
 use crate::{AppendError, Batch, Fence, Stored};
 
@@ -38,6 +41,7 @@ pub(super) struct Sequencer {
     ids: Ids,
     flights: VecDeque<(u64, Ids)>,
     lanes: Lanes,
+    hasher: Hasher,
     /// Requests of the last group, who are being answered.
     pub answered: usize,
     poisoned: Option<String>,
@@ -64,7 +68,9 @@ impl Sequencer {
         last_time: Timestamp,
         next: u64,
     ) -> Self {
+        let hasher = inner.visible().index.hasher();
         Self {
+            hasher,
             inner,
             clock,
             last_time,
@@ -85,8 +91,8 @@ impl Sequencer {
     /// The group is complete; its ids stay known until they are visible.
     pub fn complete(&mut self, group: &Group) {
         self.answered = group.requests();
-        if !group.events.is_empty() {
-            let next = Ids::with_capacity(group.events.len());
+        if group.events > 0 {
+            let next = Ids::with_capacity(group.events);
             self.flights.push_back((group.next(), std::mem::replace(&mut self.ids, next)));
         }
     }
@@ -146,14 +152,16 @@ impl Sequencer {
     /// be told without the disk.
     fn place(&mut self, append: Append, group: &mut Group) -> Option<Append> {
         let mut rests = Rests::default();
-        let answer = match self.check(&append, group, &mut rests) {
+        let hash = |new: &NewEvent| self.hasher.hash(Kind::Id, &new.id);
+        let ids: Vec<u64> = append.batch.events.iter().map(hash).collect();
+        let answer = match self.check(&append, &ids, group, &mut rests) {
             Err(No::Cold) => return Some(append),
             Err(No::Refused(error)) => Err(error),
             Ok(Checked::Known(receipt)) => Ok(receipt),
             Ok(Checked::New { sequences, correlations }) => {
                 rests.on_group = true;
                 group.weight += append.weight;
-                let stored = self.add(group, *append.batch, sequences, correlations);
+                let stored = self.add(group, *append.batch, &ids, sequences, correlations);
                 group.verdicts.push(Verdict { answer: Ok(stored), rests, reply: append.reply });
                 return None;
             }
@@ -163,7 +171,8 @@ impl Sequencer {
         None
     }
 
-    fn check(&self, append: &Append, group: &Group, rests: &mut Rests) -> Result<Checked, No> {
+    /// `ids` are the hashes of the ids.
+    fn check(&self, append: &Append, ids: &[u64], group: &Group, rests: &mut Rests) -> Result<Checked, No> {
         let (batch, facts) = (&*append.batch, &append.facts);
         if let Some(since) = &self.poisoned {
             return Err(AppendError::Unavailable { reason: since.clone() }.into());
@@ -171,7 +180,7 @@ impl Sequencer {
         if let Some(failed) = &facts.failed {
             return Err(failed.clone().into());
         }
-        if let Some(receipt) = self.known(group, batch, facts, rests)? {
+        if let Some(receipt) = self.known(group, batch, ids, facts, rests)? {
             return Ok(Checked::Known(receipt));
         }
         if batch.fence.as_ref().is_some_and(Fence::is_raised) && !has(Bug::FenceIgnored) {
@@ -188,6 +197,7 @@ impl Sequencer {
         &mut self,
         group: &mut Group,
         batch: Batch,
+        ids: &[u64],
         sequences: Vec<Option<Sequence>>,
         correlations: Vec<Option<String>>,
     ) -> Vec<Stored> {
@@ -195,51 +205,28 @@ impl Sequencer {
         self.last_time = now;
         let visible = self.visible();
         let first = Position(self.next);
-        let size = batch.events.len() as u32;
-        let mut stored = Vec::with_capacity(batch.events.len());
-        let written = now.to_string();
-        for ((new, sequence), correlation) in batch.events.into_iter().zip(sequences).zip(correlations) {
-            let position = Position(self.next);
-            let defaulted = Defaulted::of(&new);
-            let event = Event {
-                source: new.source.unwrap_or_else(|| batch.default_source.to_string()),
-                correlationid: new
-                    .correlationid
-                    .or(correlation)
-                    .unwrap_or_else(|| batch.fallback_correlation.clone()),
-                time: new.time.unwrap_or_else(|| written.clone()),
-                id: new.id,
-                kind: new.kind,
-                sequence,
-                causationid: new.causationid,
-                sessionid: batch.session.to_string(),
-                authid: batch.principal.as_ref().map(ToString::to_string),
-                recordedtime: now,
-                position,
-                batch: (size > 1).then_some((first, size)),
-                datacontenttype: new.datacontenttype,
-                dataschema: new.dataschema,
-                traceparent: new.traceparent,
-                extensions: new.extensions,
-                subject: new.subject,
-                data: new.data,
-            };
+        let placed = Placed::new(batch, (first, now), self.hasher, ids, sequences, correlations);
+        let mut stored = Vec::with_capacity(placed.len());
+        for at in 0..placed.len() {
+            let event = placed.stamped(at);
+            let (position, sequence) = (event.position, event.sequence);
             stored.push(Stored {
-                id: event.id.clone(),
+                id: event.new.id.clone(),
                 position,
                 sequence,
                 recordedtime: now,
                 duplicate: false,
             });
-            if let (Some(subject), Some(sequence)) = (&event.subject, sequence) {
+            if let (Some(subject), Some(sequence)) = (&event.new.subject, sequence) {
                 self.heads.put(subject, Head { next: sequence.0 + 1, last: position }, visible);
             }
-            group.draft.record(|out| codec::encode(&event, defaulted, out));
-            let event = Arc::new(event);
-            self.ids.insert(&event, defaulted);
-            group.events.push((event, defaulted));
-            self.next += 1;
+            group.draft.record(|out| event.encode(out));
         }
+        self.next += placed.len() as u64;
+        group.events += placed.len();
+        let placed = Arc::new(placed);
+        self.ids.insert(&placed);
+        group.placed.push(placed);
         stored
     }
 
@@ -248,18 +235,22 @@ impl Sequencer {
         &self,
         group: &Group,
         batch: &Batch,
+        ids: &[u64],
         facts: &Facts,
         rests: &mut Rests,
     ) -> Result<Option<Vec<Stored>>, No> {
-        let several = batch.events.len() > 1;
-        let mut seen = HashSet::with_capacity(if several { batch.events.len() } else { 0 });
-        if let Some(i) = batch.events.iter().position(|new| several && !seen.insert(new.id.as_str())) {
+        if let Some(i) = repeated(&batch.events, ids) {
             let invalid = Invalid::new(format!("events[{i}].id"), "occurs twice in the batch");
             return Err(AppendError::Invalid(invalid).into());
         }
+        if self.all_new(&batch.events, ids) {
+            return Ok(None);
+        }
         let mut receipt = Vec::new();
-        for new in &batch.events {
-            let Some((event, defaulted)) = self.find(group, &new.id, facts, rests)? else { continue };
+        for (new, hash) in batch.events.iter().zip(ids) {
+            let Some((event, defaulted)) = self.find(group, (&new.id, *hash), facts, rests)? else {
+                continue;
+            };
             if !codec::as_sent(Event::clone(&event), defaulted).same_content(new) {
                 return Err(AppendError::IdConflict { id: new.id.clone() }.into());
             }
@@ -278,11 +269,25 @@ impl Sequencer {
         }
     }
 
-    /// The event of this id, if it has a place.
-    fn find(&self, group: &Group, id: &str, facts: &Facts, rests: &mut Rests) -> Result<Option<Known>, No> {
-        let pending = || self.flights.iter().find_map(|(_, ids)| ids.get(id));
+    /// Whether memory alone tells that nobody has seen any of them: nearly always.
+    fn all_new(&self, events: &[NewEvent], ids: &[u64]) -> bool {
+        let visible = self.inner.visible();
+        let may_hold =
+            |hash| self.ids.may_hold(hash) || self.flights.iter().any(|(_, ids)| ids.may_hold(hash));
+        events.iter().zip(ids).all(|(new, hash)| !may_hold(*hash) && visible.index.is_new(&new.id, *hash))
+    }
+
+    /// The event of this id, given with its hash, if it has a place.
+    fn find(
+        &self,
+        group: &Group,
+        (id, hash): (&str, u64),
+        facts: &Facts,
+        rests: &mut Rests,
+    ) -> Result<Option<Known>, No> {
+        let pending = || self.flights.iter().find_map(|(_, ids)| ids.get(id, hash));
         let pending = || pending().filter(|_| !has(Bug::FlightForgotten));
-        if let Some(known) = self.ids.get(id).or_else(pending) {
+        if let Some(known) = self.ids.get(id, hash).or_else(pending) {
             self.rest_on(known.0.position, group, rests);
             return Ok(Some(known));
         }
@@ -293,7 +298,7 @@ impl Sequencer {
         }
         let lookup = visible.index.lookup_id(id);
         for position in lookup.near {
-            match visible.tail.stored(Position(position)) {
+            match visible.tail.get(Position(position)).map(Recent::stored) {
                 Some(known) if known.0.id == id => return Ok(Some(known.clone())),
                 // Another id has the same hash.
                 Some(_) => {}
@@ -313,17 +318,26 @@ impl Sequencer {
         facts: &Facts,
         rests: &mut Rests,
     ) -> Result<Vec<Option<Sequence>>, No> {
-        let mut next: HashMap<&str, u64> = HashMap::new();
+        // Each key and what its next event takes; neighbours mostly share theirs.
+        let mut keys: Vec<(&str, u64)> = Vec::new();
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        let mut at = 0;
         let mut sequences = Vec::with_capacity(events.len());
         for event in events {
             let Some(subject) = event.subject.as_deref() else {
                 sequences.push(None);
                 continue;
             };
-            let next = match next.entry(subject) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => entry.insert(self.next_sequence(group, subject, facts, rests)?),
-            };
+            if keys.get(at).is_none_or(|key| key.0 != subject) {
+                at = match known.entry(subject) {
+                    Entry::Occupied(entry) => *entry.get(),
+                    Entry::Vacant(entry) => {
+                        keys.push((subject, self.next_sequence(group, subject, facts, rests)?));
+                        *entry.insert(keys.len() - 1)
+                    }
+                };
+            }
+            let next = &mut keys[at].1;
             if event.sequence.is_some_and(|expected| expected.0 != *next) {
                 if has(Bug::HalfBatchStored) && !sequences.is_empty() {
                     break;
@@ -381,7 +395,8 @@ impl Sequencer {
             inherited.push(match in_batch {
                 Some(at) => batch.events[at].correlationid.clone().or_else(|| inherited[at].clone()),
                 None => {
-                    let found = self.find(group, cause, facts, rests)?;
+                    let id = (cause.as_str(), self.hasher.hash(Kind::Id, cause));
+                    let found = self.find(group, id, facts, rests)?;
                     found.map(|(event, _)| event.correlationid.clone())
                 }
             });
@@ -405,6 +420,13 @@ impl Sequencer {
             self.flights.pop_front();
         }
     }
+}
+
+/// The first event whose id an earlier one has; `ids` are their hashes.
+fn repeated(events: &[NewEvent], ids: &[u64]) -> Option<usize> {
+    let mut seen = HashSet::with_capacity(if ids.len() > 1 { ids.len() } else { 0 });
+    let mut again = ids.iter().enumerate().filter(|(_, hash)| ids.len() > 1 && !seen.insert(**hash));
+    again.find_map(|(i, _)| events[..i].iter().any(|earlier| earlier.id == events[i].id).then_some(i))
 }
 
 /// A batch that nothing speaks against.

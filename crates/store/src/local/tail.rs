@@ -1,18 +1,91 @@
-//! Recent events, decoded: those who follow the log do not read the disk, and
-//! an event published twice in a row is known without it.
+//! Recent events: those who follow the log do not read the disk, and an event
+//! published twice in a row is known without it.
+//!
+//! They are kept as the records that were written. The first who reads one makes
+//! an event of it, for everybody who reads it later.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use daybook_model::{Event, Position};
 
-use super::codec::Defaulted;
+use super::codec;
+use super::lookup::Known;
 
 pub(crate) struct Tail {
     /// Consecutive positions.
-    events: VecDeque<(Arc<Event>, Defaulted)>,
+    events: VecDeque<Recent>,
     bytes: usize,
     bytes_max: usize,
+}
+
+/// An event that was written lately.
+#[derive(Clone)]
+pub(crate) struct Recent {
+    records: Arc<Records>,
+    at: u32,
+}
+
+/// The records that were written together.
+pub(crate) struct Records {
+    first: u64,
+    bytes: Box<[u8]>,
+    /// Where each record ends, and its event once somebody has read it.
+    each: Vec<(u32, OnceLock<Known>)>,
+}
+
+impl Records {
+    pub fn new<'a>(first: u64, len: usize, bodies: impl Iterator<Item = &'a [u8]>) -> Self {
+        let (mut bytes, mut each) = (Vec::with_capacity(len), Vec::new());
+        for body in bodies {
+            bytes.extend_from_slice(body);
+            each.push((bytes.len() as u32, OnceLock::new()));
+        }
+        Self { first, bytes: bytes.into(), each }
+    }
+
+    /// One whose event is known already.
+    pub fn of(event: Arc<Event>, defaulted: codec::Defaulted) -> Self {
+        let first = event.position.0;
+        Self { first, bytes: Box::default(), each: vec![(0, OnceLock::from((event, defaulted)))] }
+    }
+
+    fn body(&self, at: usize) -> &[u8] {
+        let start = at.checked_sub(1).map_or(0, |before| self.each[before].0);
+        &self.bytes[start as usize..self.each[at].0 as usize]
+    }
+
+    fn known(&self, at: usize) -> &Known {
+        self.each[at].1.get_or_init(|| {
+            let position = Position(self.first + at as u64);
+            let decoded = codec::decode(position, self.body(at));
+            let (event, defaulted) = decoded.expect("it was encoded by this program");
+            (Arc::new(event), defaulted)
+        })
+    }
+
+    /// With what it takes as an event.
+    fn weight(&self, at: usize) -> usize {
+        2 * self.body(at).len() + EVENT_BYTES
+    }
+}
+
+/// Roughly, of an event beside its texts and data.
+const EVENT_BYTES: usize = 384;
+
+impl Recent {
+    fn position(&self) -> u64 {
+        self.records.first + u64::from(self.at)
+    }
+
+    fn weight(&self) -> usize {
+        self.records.weight(self.at as usize)
+    }
+
+    /// With what the server had filled in.
+    pub fn stored(&self) -> &Known {
+        self.records.known(self.at as usize)
+    }
 }
 
 impl Tail {
@@ -20,26 +93,26 @@ impl Tail {
         Self { events: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    pub fn push(&mut self, event: Arc<Event>, defaulted: Defaulted) {
-        self.bytes += event.weight();
-        self.events.push_back((event, defaulted));
+    pub fn push(&mut self, records: Records) {
+        let records = Arc::new(records);
+        for at in 0..records.each.len() {
+            let recent = Recent { records: records.clone(), at: at as u32 };
+            self.bytes += recent.weight();
+            self.events.push_back(recent);
+        }
         while self.bytes > self.bytes_max {
-            let Some((oldest, _)) = self.events.pop_front() else { break };
+            let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= oldest.weight();
         }
     }
 
     /// The oldest position that is here.
     pub fn first(&self) -> Option<u64> {
-        Some(self.events.front()?.0.position.0)
+        Some(self.events.front()?.position())
     }
 
-    pub fn get(&self, position: Position) -> Option<&Arc<Event>> {
-        self.stored(position).map(|(event, _)| event)
-    }
-
-    /// With what the server had filled in.
-    pub fn stored(&self, position: Position) -> Option<&(Arc<Event>, Defaulted)> {
+    /// Not read under the lock that this is kept behind: see [`Recent::stored`].
+    pub fn get(&self, position: Position) -> Option<&Recent> {
         let first = self.first()?;
         self.events.get(usize::try_from(position.0.checked_sub(first)?).ok()?)
     }

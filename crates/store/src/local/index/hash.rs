@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Id = 0,
     Subject = 1,
     Type = 2,
@@ -18,7 +18,7 @@ const KIND_BITS: u32 = 3;
 /// 61 bits of hash, 3 of kind. The seed comes from the log's random id, so that
 /// nobody outside can choose texts that collide.
 #[derive(Clone, Copy)]
-pub(super) struct Hasher(u64);
+pub(crate) struct Hasher(u64);
 
 impl Hasher {
     pub fn new(log: LogId) -> Self {
@@ -34,7 +34,7 @@ impl Hasher {
 
 /// The service and the instance of a session's id, each with its slash: events
 /// are filed under these too, because prefixes name them.
-pub(super) fn session_levels(id: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn session_levels(id: &str) -> impl Iterator<Item = &str> {
     id.match_indices('/').take(2).map(|(at, _)| &id[..=at])
 }
 

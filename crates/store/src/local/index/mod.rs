@@ -41,10 +41,10 @@ use daybook_model::{Event, Filter, Timestamp};
 
 use super::gate::Cause;
 use crate::SubjectInfo;
-use hash::{Hasher, Kind};
+pub(crate) use hash::{Hasher, Kind};
 use lists::lists;
-pub(crate) use mem::KeyHead;
 use mem::Mem;
+pub(crate) use mem::{Filed, Hashes, KeyHead, sessions};
 pub(crate) use names::Keys;
 pub(crate) use run::Run;
 pub(crate) use runs::{OpenedRuns, Runs, open_runs};
@@ -104,6 +104,21 @@ impl Index {
 
     pub fn insert(&mut self, event: &Event, place: Place) {
         self.mem.insert(event, place);
+    }
+
+    /// A batch, at once.
+    pub fn insert_all<'a>(
+        &mut self,
+        recordedtime: Timestamp,
+        sessions: &[u64],
+        events: impl Iterator<Item = Filed<'a>> + Clone,
+        places: &[Place],
+    ) {
+        self.mem.insert_all(recordedtime, sessions, events, places);
+    }
+
+    pub fn hasher(&self) -> Hasher {
+        self.hasher
     }
 
     /// Everything from here on is answered from memory.
@@ -166,6 +181,16 @@ impl Index {
         let last = runs.partition_point(|old| old.end <= run.end);
         runs.splice(first..last, [run]);
         self.runs = runs.into();
+    }
+
+    /// Whether no event of this id is here, without any doubt; `hash` is the id's.
+    pub fn is_new(&self, id: &str, hash: u64) -> bool {
+        let time = times::time_of(id);
+        let may = |run: &Arc<Run>| run.id_times.may_hold(time) && run.may_contain(hash);
+        let frozen = self.frozen.as_ref();
+        self.mem.is_free(hash)
+            && frozen.is_none_or(|frozen| frozen.is_free(hash))
+            && !self.runs.iter().any(may)
     }
 
     pub fn lookup_id(&self, id: &str) -> Lookup {
