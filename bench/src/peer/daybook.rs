@@ -1,15 +1,17 @@
 //! Daybook itself: the release binary over WebSocket, messages written and read
-//! with the product's own types. A stream's events are read in their frame, as the
-//! rows of the other peers are in theirs.
+//! with the product's own types. Events are written into their frame and read in
+//! it, as the rows of the other peers are in theirs.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 
-use daybook_model::wire::{self, ClientMessage, Count, Credit, Pushed, ServerMessage, Start, Subscribe};
-use daybook_model::{Code, Data, Filter, NewEvent, Position, Sequence};
-use serde_json::value::RawValue;
+use daybook_model::wire::{
+    self, ClientMessage, Count, Credit, EventOut, PublishOut, Pushed, ServerMessage, Start, Subscribe,
+};
+use daybook_model::{Code, Filter, Position, Sequence};
+use uuid::Uuid;
 
 use super::websocket::WebSocket;
 use super::{Connection, Durability, From, Outcome, Peer, Tip, Tools};
@@ -40,7 +42,7 @@ impl Peer for Daybook {
         socket.queue(|out| out.extend_from_slice(br#"{"op":"hello","id":1,"service":"bench"}"#));
         let mut session = Session { socket, requests: 1, answers: VecDeque::new(), seen: None };
         match session.answer().await? {
-            ServerMessage::Welcome(_) => Ok(session),
+            Answer::Other(ServerMessage::Welcome(_)) => Ok(session),
             other => Err(format!("the bus answered `hello` with {other:?}").into()),
         }
     }
@@ -74,7 +76,7 @@ impl Peer for Daybook {
                         Ok(())
                     }
                     Pushed::Other(ServerMessage::CaughtUp(_)) => Ok(()),
-                    Pushed::Other(other) => Err(format!("the bus told a subscriber {other:?}").into()),
+                    other => Err(format!("the bus told a subscriber {other:?}").into()),
                 }
             };
             session.socket.next(|text| every(text, take)).await?;
@@ -101,9 +103,16 @@ pub struct Session {
     socket: WebSocket,
     requests: u64,
     /// What came in one frame with the answer before.
-    answers: VecDeque<ServerMessage>,
+    answers: VecDeque<Answer>,
     /// The next place of the key that is watched.
     seen: Option<u64>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+enum Answer {
+    Stored { at: u64 },
+    Other(ServerMessage),
 }
 
 impl Session {
@@ -113,7 +122,7 @@ impl Session {
     }
 
     /// The next message that is an answer to a request; a frame may hold several.
-    async fn answer(&mut self) -> Result<ServerMessage> {
+    async fn answer(&mut self) -> Result<Answer> {
         loop {
             if let Some(answer) = self.answers.pop_front() {
                 return Ok(answer);
@@ -139,15 +148,19 @@ fn every<'a, M: wire::Message<'a>>(text: &'a str, mut each: impl FnMut(M) -> Res
 }
 
 /// Remembers the newest event of the watched key, and what is an answer.
-fn note(seen: &mut Option<u64>, answers: &mut VecDeque<ServerMessage>, message: ServerMessage) -> Result<()> {
+fn note(seen: &mut Option<u64>, answers: &mut VecDeque<Answer>, message: Pushed<'_>) -> Result<()> {
     match message {
-        ServerMessage::Events(events) => {
+        Pushed::Events(events) => {
             if let Some(Sequence(last)) = events.events.last().and_then(|event| event.sequence) {
                 *seen = Some(last + 1);
             }
         }
-        ServerMessage::CaughtUp(_) => {}
-        answer => answers.push_back(answer),
+        Pushed::Receipt(receipt) => {
+            let Position(at) = receipt.events.last().ok_or("an empty receipt")?.position;
+            answers.push_back(Answer::Stored { at });
+        }
+        Pushed::Other(ServerMessage::CaughtUp(_)) => {}
+        Pushed::Other(answer) => answers.push_back(Answer::Other(answer)),
     }
     Ok(())
 }
@@ -155,24 +168,31 @@ fn note(seen: &mut Option<u64>, answers: &mut VecDeque<ServerMessage>, message: 
 impl Connection for Session {
     fn send(&mut self, tip: &Tip, events: &[Fresh]) -> Result<()> {
         self.requests += 1;
-        let event = |(i, fresh): (usize, &Fresh)| -> Result<NewEvent> {
-            Ok(NewEvent::new(fresh.id.to_string(), KIND)
-                .subject(tip.key.as_str())
-                .sequence(Sequence(tip.next + i as u64))
-                .data(Data::Json(RawValue::from_string(fresh.data.clone())?.into())))
-        };
-        let events = events.iter().enumerate().map(event).collect::<Result<Vec<_>>>()?;
-        self.queue(wire::Publish { id: self.requests, events, delivery: None });
+        let id = self.requests;
+        self.socket.queue(|out| {
+            PublishOut::write(out, id, |publish| {
+                for (i, fresh) in events.iter().enumerate() {
+                    let mut id = Uuid::encode_buffer();
+                    publish.event(&EventOut {
+                        id: fresh.id.hyphenated().encode_lower(&mut id),
+                        kind: KIND,
+                        subject: Some(&tip.key),
+                        sequence: Some(Sequence(tip.next + i as u64)),
+                        data: Some(&fresh.data),
+                        ..EventOut::default()
+                    });
+                }
+            })
+        });
         Ok(())
     }
 
     async fn receive(&mut self) -> Result<Outcome> {
         match self.answer().await? {
-            ServerMessage::Receipt(receipt) => {
-                let Position(at) = receipt.events.last().ok_or("an empty receipt")?.position;
-                Ok(Outcome::Stored { at })
+            Answer::Stored { at } => Ok(Outcome::Stored { at }),
+            Answer::Other(ServerMessage::Error(error)) if error.problem.code == Code::Conflict => {
+                Ok(Outcome::Conflict)
             }
-            ServerMessage::Error(error) if error.problem.code == Code::Conflict => Ok(Outcome::Conflict),
             other => Err(format!("the bus answered `publish` with {other:?}").into()),
         }
     }
@@ -182,7 +202,7 @@ impl Connection for Session {
         let filter = Some(Filter::subject(&tip.key));
         self.queue(Subscribe { id: self.requests, from: Start::START, filter, credit: Count(CONTEST) });
         match self.answer().await? {
-            ServerMessage::Subscribed(_) => Ok(()),
+            Answer::Other(ServerMessage::Subscribed(_)) => Ok(()),
             other => Err(format!("the bus answered `subscribe` with {other:?}").into()),
         }
     }

@@ -1,8 +1,9 @@
 //! Events read where they lie: texts borrow from the frame that they came in,
-//! and `data` becomes what the reader wants in the same pass over its bytes.
+//! and `data` becomes what the reader wants in the same pass over its bytes. And
+//! events written from where they lie, receipts read without a copy.
 //!
-//! For whoever reads much and keeps little: a replay, a projection. An
-//! [`Event`](crate::Event) owns its texts and outlives the frame.
+//! For whoever reads or writes much and keeps little: a replay, a projection, an
+//! import. An [`Event`](crate::Event) owns its texts and outlives the frame.
 
 use std::borrow::Cow;
 
@@ -10,14 +11,36 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::frame::Message;
+use super::write::{decimal, integer, text};
 use super::{ServerMessage, read};
 use crate::{Invalid, Position, Sequence, Timestamp};
 
-/// A message of the server to somebody who follows the log.
+/// A message of the server: events and receipts in their frame.
 #[derive(Debug)]
 pub enum Pushed<'a, T = &'a RawValue> {
     Events(EventsIn<'a, T>),
+    Receipt(ReceiptIn<'a>),
     Other(ServerMessage),
+}
+
+/// [`Receipt`](super::Receipt) in its frame.
+#[derive(Debug, Deserialize)]
+pub struct ReceiptIn<'a> {
+    pub id: u64,
+    #[serde(borrow)]
+    pub events: Vec<ReceiptedIn<'a>>,
+}
+
+/// [`Receipted`](super::Receipted) in its frame.
+#[derive(Debug, PartialEq, Deserialize)]
+pub struct ReceiptedIn<'a> {
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+    pub position: Position,
+    #[serde(default)]
+    pub sequence: Option<Sequence>,
+    pub recordedtime: Timestamp,
+    pub duplicate: bool,
 }
 
 /// [`Events`](super::Events) in their frame.
@@ -76,16 +99,83 @@ impl<'a, T: Deserialize<'a>> Message<'a> for Pushed<'a, T> {
     fn parse(op: &str, json: &'a str) -> Option<Result<Self, Invalid>> {
         match op {
             "events" => Some(read(json).map(Self::Events)),
+            "receipt" => Some(read(json).map(Self::Receipt)),
             _ => ServerMessage::parse(op, json).map(|read| read.map(Self::Other)),
         }
     }
 }
 
+/// A [`NewEvent`](crate::NewEvent) in texts that somebody else owns, without
+/// what few events have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventOut<'a> {
+    pub id: &'a str,
+    /// The CloudEvents attribute `type`.
+    pub kind: &'a str,
+    pub subject: Option<&'a str>,
+    pub sequence: Option<Sequence>,
+    pub correlationid: Option<&'a str>,
+    pub causationid: Option<&'a str>,
+    /// Well-formed JSON: nobody looks at it here.
+    pub data: Option<&'a str>,
+}
+
+impl EventOut<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        let member = |out: &mut Vec<u8>, name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                out.extend_from_slice(name.as_bytes());
+                text(out, value);
+            }
+        };
+        member(out, r#"{"specversion":"1.0","id":"#, Some(self.id));
+        member(out, r#","type":"#, Some(self.kind));
+        member(out, r#","subject":"#, self.subject);
+        if let Some(sequence) = self.sequence {
+            out.extend_from_slice(br#","sequence":"#);
+            decimal(out, sequence.0);
+        }
+        member(out, r#","correlationid":"#, self.correlationid);
+        member(out, r#","causationid":"#, self.causationid);
+        if let Some(data) = self.data {
+            out.extend_from_slice(br#","data":"#);
+            out.extend_from_slice(data.as_bytes());
+        }
+        out.push(b'}');
+    }
+}
+
+/// A [`Publish`](super::Publish) in the making, at the end of a frame's buffer.
+pub struct PublishOut<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl PublishOut<'_> {
+    /// Appends the request, whose events `each` adds.
+    pub fn write(out: &mut Vec<u8>, id: u64, each: impl FnOnce(&mut PublishOut<'_>)) {
+        out.extend_from_slice(br#"{"op":"publish","id":"#);
+        integer(out, id);
+        out.extend_from_slice(br#","events":["#);
+        each(&mut PublishOut { out, first: true });
+        out.extend_from_slice(b"]}");
+    }
+
+    pub fn event(&mut self, event: &EventOut<'_>) {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        event.write(self.out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{Events, Shared, messages, write_frame};
+    use super::super::{
+        ClientMessage, Events, Publish, Receipt, Receipted, Shared, Written, messages, write_frame,
+    };
     use super::*;
-    use crate::{Data, Event, JsonText};
+    use crate::{Data, Event, JsonText, NewEvent};
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Transfer<'a> {
@@ -169,5 +259,61 @@ mod tests {
         messages::<Pushed<'_, Transfer<'_>>>(&frame, |message| refused = refused.take().or(message.err()));
         let refused = refused.unwrap().invalid;
         assert!(refused.member.starts_with("events[0].data"), "{refused}");
+    }
+
+    #[test]
+    fn a_receipt_in_its_frame_says_what_the_owned_one_says() {
+        let receipted = |id: &str, sequence| Receipted {
+            id: id.into(),
+            position: Position(7),
+            sequence,
+            recordedtime: Timestamp(1_700_000_000_000_001),
+            duplicate: true,
+        };
+        let receipt =
+            Receipt { id: 3, events: vec![receipted("a", None), receipted("b\"", Some(Sequence(9)))] };
+        let mut frame = Vec::new();
+        write_frame::<ServerMessage>(&[receipt.clone().into()], &mut frame);
+        messages::<Pushed<'_>>(str::from_utf8(&frame).unwrap(), |message| {
+            let Pushed::Receipt(read) = message.unwrap() else { panic!("no receipt") };
+            assert!(matches!(read.events[0].id, Cow::Borrowed("a")), "it was copied");
+            let owned = read.events.into_iter().map(|event| Receipted {
+                id: event.id.into_owned(),
+                position: event.position,
+                sequence: event.sequence,
+                recordedtime: event.recordedtime,
+                duplicate: event.duplicate,
+            });
+            assert_eq!(Receipt { id: read.id, events: owned.collect() }, receipt);
+        });
+    }
+
+    #[test]
+    fn a_publish_is_written_from_borrowed_texts_as_from_owned_ones() {
+        let bare = EventOut { id: "a\"b", kind: "Moved", ..EventOut::default() };
+        let full = EventOut {
+            subject: Some("account/läufer"),
+            sequence: Some(Sequence(u64::MAX)),
+            correlationid: Some("c"),
+            causationid: Some("cause"),
+            data: Some(r#"{ "to":"x" }"#),
+            ..bare
+        };
+        let owned = NewEvent {
+            correlationid: Some("c".into()),
+            causationid: Some("cause".into()),
+            data: Some(Data::Json(JsonText::known_good(r#"{ "to":"x" }"#))),
+            ..NewEvent::new("a\"b", "Moved").subject("account/läufer").sequence(Sequence(u64::MAX))
+        };
+        for (lent, owned) in [
+            (vec![], vec![]),
+            (vec![bare], vec![NewEvent::new("a\"b", "Moved")]),
+            (vec![full, bare], vec![owned, NewEvent::new("a\"b", "Moved")]),
+        ] {
+            let (mut written, mut expected) = (Vec::new(), Vec::new());
+            PublishOut::write(&mut written, 5, |publish| lent.iter().for_each(|event| publish.event(event)));
+            ClientMessage::from(Publish { id: 5, events: owned, delivery: None }).write(&mut expected);
+            assert_eq!(String::from_utf8(written).unwrap(), String::from_utf8(expected).unwrap());
+        }
     }
 }

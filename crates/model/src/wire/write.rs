@@ -130,7 +130,7 @@ pub(crate) fn time(out: &mut Vec<u8>, time: Timestamp) {
     write!(out, "\"{time}\"").expect("memory takes it");
 }
 
-fn integer(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn integer(out: &mut Vec<u8>, mut number: u64) {
     let (mut digits, mut at) = ([0; 20], 20);
     loop {
         at -= 1;

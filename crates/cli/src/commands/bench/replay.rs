@@ -131,7 +131,7 @@ async fn replay(bus: &str, events: u64) -> Result<(), Failure> {
                 }
             }
             Ok(Pushed::Other(ServerMessage::Error(error))) => wrong = Some(error.problem.to_string()),
-            Ok(Pushed::Other(_)) => {}
+            Ok(Pushed::Receipt(_) | Pushed::Other(_)) => {}
             Err(malformed) => wrong = Some(malformed.invalid.to_string()),
         });
         if let Some(wrong) = wrong {
