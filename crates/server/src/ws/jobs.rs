@@ -25,6 +25,8 @@ pub(super) enum Job {
     Later(Answer),
     Stream(Pushes),
     Ping,
+    /// The answer to a client's ping, which carries back what came with it.
+    Pong(Vec<u8>),
     /// Finish the answers, then say goodbye.
     Close {
         code: u16,

@@ -2,91 +2,104 @@
 //! client takes them, gathered into as few frames as possible.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll};
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use daybook_model::wire::{ServerMessage, write_frame};
-use futures_util::stream::{FuturesUnordered, SelectAll, SplitSink};
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::stream::{FuturesUnordered, SelectAll};
+use futures_util::{FutureExt, StreamExt};
+use tokio::io::{AsyncWriteExt, WriteHalf};
 
+use super::frame::{self, Opcode};
 use super::jobs::{Answer, Job, Jobs, Pushes};
+use super::upgrade::Socket;
 
 /// Messages of one frame, so that one huge frame does not delay the next answer.
 const FRAME_MESSAGES: usize = 256;
 /// A frame is sent when it has grown to this, in bytes.
 const FRAME_BYTES: usize = 256 << 10;
+/// A buffer that was larger is given back when it is sent.
+const KEPT_BYTES: usize = 16 << 10;
 
 pub(super) struct Outbox {
-    sink: SplitSink<WebSocket, Message>,
+    half: WriteHalf<Socket>,
     jobs: Jobs,
     answers: FuturesUnordered<Answer>,
     streams: SelectAll<Pushes>,
     closing: Option<(u16, String)>,
+    /// Messages of the next frame.
+    batch: Vec<ServerMessage>,
+    /// Frames to be sent, and how far they are.
+    out: Vec<u8>,
+    sent: usize,
 }
 
 impl Outbox {
-    pub fn new(sink: SplitSink<WebSocket, Message>, jobs: Jobs) -> Self {
-        Self { sink, jobs, answers: FuturesUnordered::new(), streams: SelectAll::new(), closing: None }
+    pub fn new(half: WriteHalf<Socket>, jobs: Jobs) -> Self {
+        let (answers, streams) = (FuturesUnordered::new(), SelectAll::new());
+        let (batch, out) = Default::default();
+        Self { half, jobs, answers, streams, closing: None, batch, out, sent: 0 }
     }
 
     /// Runs until the client is gone or the goodbye is said.
     pub async fn run(&mut self) {
-        let mut batch: Vec<ServerMessage> = Vec::new();
         loop {
-            if let Some((code, reason)) = &self.closing
-                && self.answers.is_empty()
+            if self.answers.is_empty()
+                && let Some((code, reason)) = self.closing.take()
             {
-                let frame = CloseFrame { code: *code, reason: reason.as_str().into() };
-                let _ = self.sink.send(Message::Close(Some(frame))).await;
-                return;
+                return self.cut(code, &reason).await;
             }
-            match poll_fn(|context| self.poll_next(context)).await {
-                Out::Message(message) => batch.push(message),
-                Out::Ping => {
-                    if self.sink.send(Message::Ping(Default::default())).await.is_err() {
-                        return;
-                    }
-                }
-                Out::Nothing => continue,
-            }
-            if self.flush(&mut batch).await.is_err() {
+            let first = poll_fn(|context| self.poll_next(context)).await;
+            self.gather(first);
+            if self.send().await.is_err() {
                 return;
             }
         }
     }
 
-    /// Says goodbye without the answers that wait; after [`Self::run`] was dropped.
+    /// Says goodbye without the answers that wait; also after [`Self::run`] was dropped.
     /// What it had begun to send is sent: half a frame and then another would be noise.
-    pub async fn cut(&mut self, code: u16, reason: String) {
-        let frame = CloseFrame { code, reason: reason.into() };
-        let _ = self.sink.send(Message::Close(Some(frame))).await;
+    pub async fn cut(&mut self, code: u16, reason: &str) {
+        frame::write_close(&mut self.out, code, reason);
+        let _ = self.send().await;
     }
 
-    /// Adds what else is ready and sends it. An event larger than a frame should be goes alone.
-    async fn flush(&mut self, batch: &mut Vec<ServerMessage>) -> Result<(), axum::Error> {
-        let mut weight: usize = batch.iter().map(weight).sum();
-        let mut ping = false;
-        while batch.len() < FRAME_MESSAGES && weight < FRAME_BYTES {
-            match poll_fn(|context| self.poll_next(context)).now_or_never() {
-                Some(Out::Message(message)) => {
+    /// Adds what else is ready. An event larger than a frame should be goes alone.
+    fn gather(&mut self, first: Out) {
+        let (mut next, mut weight) = (Some(first), 0);
+        while let Some(out) = next {
+            match out {
+                Out::Message(message) => {
                     weight += self::weight(&message);
-                    batch.push(message);
+                    self.batch.push(message);
                 }
-                Some(Out::Ping) => ping = true,
-                Some(Out::Nothing) => {}
-                None => break,
+                Out::Control(opcode, body) => {
+                    frame::write(&mut self.out, opcode, |out| out.extend_from_slice(&body));
+                }
+                Out::Nothing => {}
             }
+            let has_room = self.batch.len() < FRAME_MESSAGES && weight < FRAME_BYTES;
+            next = if has_room { poll_fn(|context| self.poll_next(context)).now_or_never() } else { None };
         }
-        if !batch.is_empty() {
-            let mut frame = Vec::with_capacity(weight + weight / 4);
-            write_frame(batch, &mut frame);
-            batch.clear();
-            let text = String::from_utf8(frame).expect("JSON is UTF-8");
-            self.sink.send(Message::Text(text.into())).await?;
+        if !self.batch.is_empty() {
+            self.out.reserve(weight + weight / 4);
+            frame::write(&mut self.out, Opcode::Text, |out| write_frame(&self.batch, out));
+            self.batch.clear();
         }
-        if ping {
-            self.sink.send(Message::Ping(Default::default())).await?;
+    }
+
+    /// Dropped halfway, it knows how far it came.
+    async fn send(&mut self) -> io::Result<()> {
+        while self.sent < self.out.len() {
+            let sent = self.half.write(&self.out[self.sent..]).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.sent += sent;
         }
+        self.out.clear();
+        self.out.shrink_to(KEPT_BYTES);
+        self.sent = 0;
         Ok(())
     }
 
@@ -98,7 +111,8 @@ impl Outbox {
                 Job::Now(message) => return Poll::Ready(Out::Message(message)),
                 Job::Later(answer) => self.answers.push(answer),
                 Job::Stream(stream) => self.streams.push(stream),
-                Job::Ping => return Poll::Ready(Out::Ping),
+                Job::Ping => return Poll::Ready(Out::Control(Opcode::Ping, Vec::new())),
+                Job::Pong(body) => return Poll::Ready(Out::Control(Opcode::Pong, body)),
                 Job::Close { code, reason } => {
                     self.closing = Some((code, reason));
                     return Poll::Ready(Out::Nothing);
@@ -120,7 +134,7 @@ impl Outbox {
 
 enum Out {
     Message(ServerMessage),
-    Ping,
+    Control(Opcode, Vec<u8>),
     Nothing,
 }
 

@@ -10,19 +10,19 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket, close_code};
 use daybook_model::wire::{self, ClientMessage, Malformed, ServerMessage};
 use daybook_model::{Code, Invalid, Problem};
-use futures_util::StreamExt;
-use futures_util::stream::SplitStream;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
+use super::frame::{Bad, Frame, close};
+use super::inbox::Inbox;
 use super::inflight::{Inflight, Permit};
 use super::jobs::{JOBS, Job, Jobs};
 use super::members::Members;
 use super::outbox::Outbox;
 use super::subscription::{self, Subscriptions};
+use super::upgrade::Socket;
 use crate::error::append_problem;
 use crate::groups::Member;
 use crate::publish::{self, Publisher};
@@ -32,78 +32,104 @@ use crate::state::Shared;
 const UNANSWERED_PINGS: u32 = 3;
 /// For a client that did not read to take what is under way, and the reason.
 const LAST_WORD: Duration = Duration::from_secs(5);
+const BINARY: &str = "frames are text, not binary";
 
-pub(super) async fn run(shared: Arc<Shared>, socket: WebSocket) {
+/// How a session ends.
+enum End {
+    /// Nobody is there, or the goodbye is said.
+    Gone,
+    /// The client said goodbye, and is told that it was heard.
+    Left(Option<u16>),
+    /// The client is cut off, whatever it waits for.
+    Cut(u16, String),
+}
+
+pub(super) async fn run(shared: Arc<Shared>, socket: Socket) {
     let _alive = shared.alive.clone();
-    let (sink, mut stream) = socket.split();
+    let (from_client, to_client) = tokio::io::split(socket);
     let jobs = Jobs::default();
-    let mut outbox = Outbox::new(sink, jobs.clone());
+    let mut inbox = Inbox::new(from_client, shared.config.limits.frame_bytes);
+    let mut outbox = Outbox::new(to_client, jobs.clone());
     shared.metrics.connection();
-    let cut = {
+    let end = {
         let reader = async {
-            match hello(&shared, &mut stream, &jobs).await {
-                Ok(session) => return session.serve(&mut stream).await,
-                Err(Some((code, reason))) => {
+            match hello(&shared, &mut inbox, &jobs).await {
+                Ok(session) => session.serve(&mut inbox).await,
+                Err(NoSession::Refused { code, reason }) => {
                     let _ = jobs.push(Job::Close { code, reason });
                     // The outbox ends the session once the goodbye is sent.
-                    std::future::pending::<()>().await;
+                    std::future::pending().await
                 }
-                Err(None) => {}
+                Err(NoSession::Ended(end)) => end,
             }
-            None
         };
         let (mut reader, mut sender) = (std::pin::pin!(reader), std::pin::pin!(outbox.run()));
         std::future::poll_fn(|context| {
             // Before the reader, which may use up what this task may do in one go,
             // and after it for what it has handed over, because that wakes nobody.
             if sender.as_mut().poll(context).is_ready() {
-                return Poll::Ready(None);
+                return Poll::Ready(End::Gone);
             }
-            if let Poll::Ready(cut) = reader.as_mut().poll(context) {
-                return Poll::Ready(cut);
+            if let Poll::Ready(end) = reader.as_mut().poll(context) {
+                return Poll::Ready(end);
             }
             match jobs.is_empty() {
                 true => Poll::Pending,
-                false => sender.as_mut().poll(context).map(|()| None),
+                false => sender.as_mut().poll(context).map(|()| End::Gone),
             }
         })
         .await
     };
-    if let Some(reason) = cut {
-        let parting = async {
-            outbox.cut(close_code::POLICY, reason).await;
-            // To hang up on what the client still sends would take the reason from it.
-            while let Some(Ok(_)) = stream.next().await {}
-        };
-        let _ = tokio::time::timeout(LAST_WORD, parting).await;
-    }
+    let parting = async {
+        match end {
+            End::Gone => {}
+            End::Left(code) => outbox.cut(code.unwrap_or(close::NORMAL), "").await,
+            End::Cut(code, reason) => {
+                outbox.cut(code, &reason).await;
+                // To hang up on what the client still sends would take the reason from it.
+                inbox.ignore().await;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORD, parting).await;
     shared.metrics.connection_closed();
 }
 
-/// Why there is no session: a goodbye to say, or nobody to say it to.
-type NoSession = Option<(u16, String)>;
+/// Why there is no session.
+enum NoSession {
+    /// A goodbye is to be said after what was answered.
+    Refused {
+        code: u16,
+        reason: String,
+    },
+    Ended(End),
+}
 
-async fn hello(
-    shared: &Arc<Shared>,
-    stream: &mut SplitStream<WebSocket>,
-    jobs: &Jobs,
-) -> Result<Session, NoSession> {
-    let refuse = |id: Option<u64>, problem: Problem| -> NoSession {
+async fn hello(shared: &Arc<Shared>, inbox: &mut Inbox, jobs: &Jobs) -> Result<Session, NoSession> {
+    let refuse = |id: Option<u64>, problem: Problem| {
         let reason = problem.to_string();
         let _ = jobs.push(Job::Now(wire::Error { id, problem }.boxed()));
-        Some((close_code::POLICY, short(&reason)))
+        NoSession::Refused { code: close::POLICY, reason }
     };
     let deadline = Instant::now() + shared.config.hello_timeout;
     let text = loop {
-        match tokio::time::timeout_at(deadline, stream.next()).await {
-            Ok(Some(Ok(Message::Text(text)))) => break text,
-            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
-            Ok(Some(Ok(Message::Binary(_)))) => {
-                return Err(refuse(None, Problem::new(Code::Invalid, "frames are text, not binary")));
+        match inbox.next() {
+            Ok(Some(Frame::Text(text))) => break text.to_owned(),
+            Ok(Some(Frame::Ping(body))) => drop(jobs.push(Job::Pong(body.to_vec()))),
+            Ok(Some(Frame::Pong)) => {}
+            Ok(Some(Frame::Binary)) => {
+                return Err(refuse(None, Problem::new(Code::Invalid, BINARY)));
             }
-            Ok(Some(Err(error))) if is_too_large(&error) => return Err(Some(too_large(shared))),
-            Ok(_) => return Err(None),
-            Err(_) => return Err(refuse(None, Problem::new(Code::Invalid, "no `hello` came in time"))),
+            Ok(Some(Frame::Close(code))) => return Err(NoSession::Ended(End::Left(code))),
+            Err(Bad::TooLarge) => {
+                return Err(NoSession::Refused { code: close::TOO_LARGE, reason: too_large(shared) });
+            }
+            Err(bad) => return Err(NoSession::Ended(bad.into())),
+            Ok(None) => match tokio::time::timeout_at(deadline, inbox.more()).await {
+                Ok(Ok(true)) => {}
+                Ok(_) => return Err(NoSession::Ended(End::Gone)),
+                Err(_) => return Err(refuse(None, Problem::new(Code::Invalid, "no `hello` came in time"))),
+            },
         }
     };
     let mut messages = Vec::new();
@@ -179,9 +205,8 @@ impl Session {
         self.send(ServerMessage::Welcome(Box::new(welcome)));
     }
 
-    /// Reads until the client is gone or does not answer pings. Returns why it is
-    /// to be cut off, if it is.
-    async fn serve(mut self, stream: &mut SplitStream<WebSocket>) -> Option<String> {
+    /// Reads until the client is gone, is to be cut off, or does not answer pings.
+    async fn serve(mut self, inbox: &mut Inbox) -> End {
         let mut heartbeat = interval(self.shared.config.heartbeat.max(Duration::from_millis(10)));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.reset();
@@ -190,37 +215,35 @@ impl Session {
         // Made once: to register for it anew with every frame costs a lock each.
         let mut down = std::pin::pin!(going(&mut shutdown));
         loop {
+            // The frame of the hello may have brought company.
+            match self.take_all(inbox) {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(Bad::TooLarge) => {
+                    let reason = too_large(&self.shared);
+                    self.refuse(None, Problem::new(Code::TooLarge, reason.as_str()));
+                    self.job(Job::Close { code: close::TOO_LARGE, reason });
+                    // The outbox ends the session once the goodbye is sent.
+                    return std::future::pending().await;
+                }
+                Err(bad) => return bad.into(),
+            }
+            if self.overrun {
+                tracing::warn!(session = %self.publisher.session, "slow consumer: {JOBS} answers unread");
+                let reason = format!("slow consumer: {JOBS} answers wait, read them faster");
+                return End::Cut(close::POLICY, reason);
+            }
             tokio::select! {
                 biased;
-                frame = stream.next() => match frame {
-                    Some(Ok(message)) => {
-                        // Any sign of life answers the pings.
-                        unanswered = 0;
-                        match message {
-                            Message::Text(text) => {
-                                let mut messages = Vec::with_capacity(1);
-                                wire::messages(&text, |message| messages.push(message));
-                                for message in messages {
-                                    self.take(message);
-                                }
-                            }
-                            Message::Binary(_) => self.refuse(None, Problem::new(Code::Invalid, "frames are text, not binary")),
-                            Message::Close(_) => break,
-                            Message::Ping(_) | Message::Pong(_) => {}
-                        }
-                    }
-                    Some(Err(error)) if is_too_large(&error) => {
-                        let (code, reason) = too_large(&self.shared);
-                        self.refuse(None, Problem::new(Code::TooLarge, reason.as_str()));
-                        self.close(code, reason).await;
-                        return None;
-                    }
-                    Some(Err(_)) | None => break,
+                more = inbox.more() => match more {
+                    // Any sign of life answers the pings.
+                    Ok(true) => unanswered = 0,
+                    Ok(false) | Err(_) => return End::Gone,
                 },
                 _ = heartbeat.tick() => {
                     if unanswered >= UNANSWERED_PINGS {
                         tracing::info!(session = %self.publisher.session, "no answer to {UNANSWERED_PINGS} pings");
-                        break;
+                        return End::Gone;
                     }
                     unanswered += 1;
                     self.job(Job::Ping);
@@ -230,20 +253,24 @@ impl Session {
                     self.send(wire::Drain { reconnect_ms: 200 }.into());
                     // Leaving in good order costs no attempt.
                     self.members.leave_all().await;
-                    self.job(Job::Close { code: close_code::AWAY, reason: "the server is going down".into() });
+                    self.job(Job::Close { code: close::AWAY, reason: "the server is going down".into() });
                 }
             }
-            if self.overrun {
-                tracing::warn!(session = %self.publisher.session, "slow consumer: {JOBS} answers unread");
-                return Some(format!("slow consumer: {JOBS} answers wait, read them faster"));
-            }
         }
-        None
     }
 
-    async fn close(self, code: u16, reason: String) {
-        self.job_to(Job::Close { code, reason });
-        std::future::pending::<()>().await;
+    /// Everything that has come; tells if the session ends with it.
+    fn take_all(&mut self, inbox: &mut Inbox) -> Result<Option<End>, Bad> {
+        while let Some(frame) = inbox.next()? {
+            match frame {
+                Frame::Text(text) => wire::messages(text, |message| self.take(message)),
+                Frame::Binary => self.refuse(None, Problem::new(Code::Invalid, BINARY)),
+                Frame::Ping(body) => self.job(Job::Pong(body.to_vec())),
+                Frame::Pong => {}
+                Frame::Close(code) => return Ok(Some(End::Left(code))),
+            }
+        }
+        Ok(None)
     }
 
     fn take(&mut self, message: Result<ClientMessage, Malformed>) {
@@ -432,19 +459,13 @@ fn check_name(member: &str, name: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn too_large(shared: &Shared) -> (u16, String) {
-    (close_code::SIZE, format!("a frame has at most {} bytes", shared.config.limits.frame_bytes))
+fn too_large(shared: &Shared) -> String {
+    format!("a frame has at most {} bytes", shared.config.limits.frame_bytes)
 }
 
-fn is_too_large(error: &axum::Error) -> bool {
-    error.to_string().contains("too long") || error.to_string().contains("too big")
-}
-
-/// A close frame's reason has at most 123 bytes.
-fn short(reason: &str) -> String {
-    let mut end = reason.len().min(120);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
+impl From<Bad> for End {
+    fn from(bad: Bad) -> Self {
+        let (code, reason) = bad.close();
+        Self::Cut(code, reason.into())
     }
-    reason[..end].to_owned()
 }
