@@ -128,7 +128,7 @@ async fn say_hello(identity: &Identity) -> Result<(Socket, Welcome), ConnectErro
         boot: Some(identity.boot.clone()),
         token: identity.token.clone(),
     };
-    socket.send(&[hello.into()]).await.map_err(unreachable)?;
+    socket.send(&[ClientMessage::from(hello)]).await.map_err(unreachable)?;
     let frame = socket.receive().await.map_err(unreachable)?;
     let mut first = None;
     socket::each(&frame, |message| {
@@ -148,7 +148,7 @@ async fn say_hello(identity: &Identity) -> Result<(Socket, Welcome), ConnectErro
 
 struct Waiting {
     /// Kept to be sent again over the next connection.
-    message: ClientMessage,
+    message: Arc<ClientMessage>,
     reply: oneshot::Sender<Result<ServerMessage, Lost>>,
     sent: bool,
     /// It went out over an earlier connection too: what became of it there is unknown.
@@ -163,7 +163,7 @@ impl Waiting {
     fn tells_nothing(&self, answer: &ServerMessage) -> bool {
         let not_now = |code| matches!(code, Code::Unavailable | Code::Overloaded);
         self.again
-            && matches!(self.message, ClientMessage::Publish(_))
+            && matches!(*self.message, ClientMessage::Publish(_))
             && matches!(answer, ServerMessage::Error(error) if not_now(error.problem.code))
     }
 }
@@ -177,7 +177,7 @@ struct Task {
     /// How many of them are `refused`.
     refused: usize,
     streams: Streams,
-    outgoing: Vec<ClientMessage>,
+    outgoing: Vec<Arc<ClientMessage>>,
 }
 
 enum End {
@@ -234,7 +234,7 @@ impl Task {
                     }
                     self.outgoing.extend(ids.iter().map(|id| self.waiting[id].message.clone()));
                     let reopened = self.streams.reopen(&mut self.last_id);
-                    self.outgoing.extend(reopened);
+                    self.outgoing.extend(reopened.into_iter().map(Arc::new));
                     return Ok(socket);
                 }
                 Err(error) => tracing::debug!(%error, "cannot reconnect yet"),
@@ -289,7 +289,7 @@ impl Task {
                 _ = heartbeat.tick() => socket.check()?,
                 _ = reopen.tick(), if self.streams.has_refused() || self.refused > 0 => {
                     let again = self.streams.reopen_refused(&mut self.last_id);
-                    self.outgoing.extend(again);
+                    self.outgoing.extend(again.into_iter().map(Arc::new));
                     self.send_refused();
                 }
                 command = self.inbox.recv() => {
@@ -333,6 +333,7 @@ impl Task {
             Command::Request(Request { mut message, reply }) => {
                 self.last_id += 1;
                 set_id(&mut message, self.last_id);
+                let message = Arc::new(message);
                 if connected {
                     self.outgoing.push(message.clone());
                 }
@@ -342,7 +343,7 @@ impl Task {
             Command::Open(open) => {
                 let message = self.streams.open(open, &mut self.last_id);
                 if connected {
-                    self.outgoing.push(message);
+                    self.outgoing.push(message.into());
                 }
             }
             Command::ToStream { stream, mut message, reply } => {
@@ -357,7 +358,7 @@ impl Task {
                 }
                 // Acks that go out together are one message.
                 if let (ClientMessage::Ack(next), Some(ClientMessage::Ack(last))) =
-                    (&mut message, self.outgoing.last_mut())
+                    (&mut message, self.outgoing.last_mut().and_then(Arc::get_mut))
                     && next.id.is_none()
                     && last.id.is_none()
                     && next.subscription == last.subscription
@@ -366,12 +367,12 @@ impl Task {
                     last.tokens.append(&mut next.tokens);
                     return;
                 }
-                self.outgoing.push(message);
+                self.outgoing.push(message.into());
             }
             Command::CloseStream { stream, reply } => {
                 self.last_id += 1;
                 if let Some(message) = self.streams.close(stream, self.last_id, reply).filter(|_| connected) {
-                    self.outgoing.push(message);
+                    self.outgoing.push(message.into());
                 }
             }
             Command::Close { .. } => {}
@@ -407,7 +408,7 @@ impl Task {
             }
             None => {
                 let answers = self.streams.receive(message);
-                self.outgoing.extend(answers);
+                self.outgoing.extend(answers.into_iter().map(Arc::new));
             }
         }
         false

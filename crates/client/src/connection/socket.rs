@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use daybook_model::wire::{self, ClientMessage, Malformed, SUBPROTOCOL, ServerMessage, write_frame};
+use daybook_model::wire::{self, Malformed, SUBPROTOCOL, ServerMessage, Written, write_frame};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -67,7 +67,7 @@ impl Socket {
         Ok(())
     }
 
-    pub async fn send(&mut self, messages: &[ClientMessage]) -> Result<(), String> {
+    pub async fn send(&mut self, messages: &[impl Written]) -> Result<(), String> {
         let mut frame = Vec::with_capacity(512);
         write_frame(messages, &mut frame);
         let text = String::from_utf8(frame).expect("JSON is UTF-8");

@@ -1,6 +1,7 @@
 //! JSON by hand, for the messages that carry nearly all bytes.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use super::client::ClientMessage;
 use super::server::{Delivery, Receipted, ServerMessage, Shared};
@@ -24,6 +25,12 @@ impl Written for ClientMessage {
             text(out, delivery);
         }
         out.push(b'}');
+    }
+}
+
+impl<T: Written> Written for Arc<T> {
+    fn write(&self, out: &mut Vec<u8>) {
+        T::write(self, out);
     }
 }
 

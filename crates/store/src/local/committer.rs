@@ -287,7 +287,7 @@ impl Publisher {
         if places.is_empty() {
             return;
         }
-        let records = Records::new(group.first, group.draft.len(), group.draft.bodies());
+        let records = Records::new(group.first, (places.len(), group.draft.len()), group.draft.bodies());
         let mut visible = inner.visible.write().expect("no code panics while it holds this lock");
         let mut rest = places;
         for placed in &group.placed {

@@ -29,25 +29,26 @@ pub(crate) struct Recent {
 /// The records that were written together.
 pub(crate) struct Records {
     first: u64,
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     /// Where each record ends, and its event once somebody has read it.
     each: Vec<(u32, OnceLock<Known>)>,
 }
 
 impl Records {
-    pub fn new<'a>(first: u64, len: usize, bodies: impl Iterator<Item = &'a [u8]>) -> Self {
-        let (mut bytes, mut each) = (Vec::with_capacity(len), Vec::new());
+    /// `len` bytes in all, or a little less.
+    pub fn new<'a>(first: u64, (count, len): (usize, usize), bodies: impl Iterator<Item = &'a [u8]>) -> Self {
+        let (mut bytes, mut each) = (Vec::with_capacity(len), Vec::with_capacity(count));
         for body in bodies {
             bytes.extend_from_slice(body);
             each.push((bytes.len() as u32, OnceLock::new()));
         }
-        Self { first, bytes: bytes.into(), each }
+        Self { first, bytes, each }
     }
 
     /// One whose event is known already.
     pub fn of(event: Arc<Event>, defaulted: codec::Defaulted) -> Self {
         let first = event.position.0;
-        Self { first, bytes: Box::default(), each: vec![(0, OnceLock::from((event, defaulted)))] }
+        Self { first, bytes: Vec::new(), each: vec![(0, OnceLock::from((event, defaulted)))] }
     }
 
     fn body(&self, at: usize) -> &[u8] {
