@@ -66,7 +66,8 @@ pub use verify::{Verified, VerifyError, verify};
 pub struct Options {
     /// Bytes waiting to be written; beyond that `overloaded`.
     pub queue_bytes: usize,
-    /// Bytes of recent events kept decoded for those who follow the log.
+    /// Bytes of recent events kept for those who follow the log: their records, and
+    /// what somebody has made of them.
     pub tail_bytes: usize,
     pub first_segment_bytes: u64,
     pub segment_bytes: u64,
