@@ -3,22 +3,24 @@
 //!
 //! A task is called when there is something to write. It lets the tasks that
 //! are ready go first, so that what they take in comes along, and then writes.
+//! Where writers contend it does not: what they take in would be refused, and
+//! the first has its answer the sooner.
 //! The thread it runs on does nothing else meanwhile: there must be others.
 
-use daybook_store::{Chore, EventStore, Lender};
+use daybook_store::{Call, Chore, EventStore, Lender};
 use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
 struct Lent {
     /// Room for one call: a second would be for the same work.
-    calls: mpsc::Sender<()>,
+    calls: mpsc::Sender<Call>,
     runtime: Handle,
 }
 
 impl Lender for Lent {
-    fn call(&self) {
-        let _ = self.calls.try_send(());
+    fn call(&self, call: Call) {
+        let _ = self.calls.try_send(call);
     }
 
     /// Of the runtime's threads one listens to the sockets, and that may be the
@@ -41,9 +43,11 @@ pub(crate) fn lend(store: &dyn EventStore) {
 }
 
 /// Ends with the store.
-async fn work(chore: Chore, mut called: mpsc::Receiver<()>) {
-    while called.recv().await.is_some() {
-        tokio::task::yield_now().await;
+async fn work(chore: Chore, mut called: mpsc::Receiver<Call>) {
+    while let Some(call) = called.recv().await {
+        if call == Call::Soon {
+            tokio::task::yield_now().await;
+        }
         chore();
     }
 }

@@ -38,12 +38,22 @@ pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
 /// A group's name and its newest checkpoint.
 pub type Checkpoint = (String, Vec<u8>);
 
+/// When a lent thread is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// After what is ready to run, so that the requests in it come along.
+    Soon,
+    /// Before it: the requests that would come along are of writers who contend,
+    /// and one of them is enough.
+    AtOnce,
+}
+
 /// Threads that whoever serves a store lends it, so that a request is written
 /// and answered where it arrived.
 pub trait Lender: Send + Sync {
-    /// Something waits, and nobody is at it: have a thread do the [`Chore`]
-    /// soon. Called from anywhere; must not block.
-    fn call(&self);
+    /// Something waits, and nobody is at it: have a thread do the [`Chore`].
+    /// Called from anywhere; must not block.
+    fn call(&self, call: Call);
 
     /// A lent thread has been at the disk for long: see that others do what it
     /// would have done.

@@ -163,8 +163,9 @@ impl Committer {
             }
             None => None,
         };
+        let contested = sequencer.is_contested();
         drop(sequencer);
-        self.inner.queue.sequenced();
+        self.inner.queue.sequenced(contested);
         let (places, outcome) = match before {
             Some(outcome) => (Vec::new(), outcome),
             None => writer.write(&mut group, &self.inner),

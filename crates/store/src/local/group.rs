@@ -70,6 +70,10 @@ impl Group {
 }
 
 impl Verdict {
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.answer, Err(AppendError::Conflict { .. }))
+    }
+
     /// What the publisher is told.
     pub fn told(self, outcome: &Outcome) -> (Result<Vec<Stored>, AppendError>, Reply) {
         let Self { answer, rests, reply } = self;

@@ -105,7 +105,7 @@ mod tests {
     struct Nobody;
 
     impl Lender for Nobody {
-        fn call(&self) {}
+        fn call(&self, _: crate::Call) {}
         fn miss(&self) {}
     }
 

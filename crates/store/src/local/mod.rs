@@ -13,6 +13,7 @@ mod backup;
 mod checkpoints;
 mod codec;
 mod committer;
+mod contest;
 mod gate;
 mod group;
 mod heads;

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::loan::Loan;
 use super::lookup::{Facts, Returned};
-use crate::{AppendError, Batch, Fence, Lender, Stored};
+use crate::{AppendError, Batch, Call, Fence, Lender, Stored};
 
 pub(super) type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
 
@@ -95,6 +95,8 @@ struct State {
     watched: bool,
     /// Threads of others, which are called before our own.
     loan: Loan,
+    /// Most of what comes is in conflict: to wait for more of it gains nothing.
+    contested: bool,
 }
 
 impl State {
@@ -221,9 +223,10 @@ impl Queue {
         // Somebody of ours must be awake to see that a lent thread does not come.
         let ours = state.idle > 0 && (lender.is_none() || !state.watched);
         state.called = ours;
+        let call = if state.contested { Call::AtOnce } else { Call::Soon };
         drop(state);
         if let Some(lender) = lender {
-            lender.call();
+            lender.call(call);
         }
         if ours {
             self.turn.notify_one();
@@ -302,7 +305,8 @@ impl Queue {
     ///
     /// Writers answered together come back together: `answered` of them are
     /// likely to, so a moment's patience for half of all makes two waves, of
-    /// which one computes while the other syncs. It ends when nobody came for a step.
+    /// which one computes while the other syncs. It ends when nobody came for a step,
+    /// and there is none where most would be refused anyway.
     pub(super) fn take(&self, have: usize, room: usize, answered: usize) -> Taken {
         let mut state = self.lock();
         while state.writing && (room == 0 || !state.has_chunk()) {
@@ -316,6 +320,7 @@ impl Queue {
         while !state.writing
             && have + state.work.len() < wave
             && room > 0
+            && !state.contested
             && state.closed.is_none()
             && begun.elapsed() < GATHER_MAX
         {
@@ -333,9 +338,11 @@ impl Queue {
         Taken { work: state.take(room), write }
     }
 
-    /// The group is complete: somebody else may begin the next one.
-    pub(super) fn sequenced(&self) {
+    /// The group is complete: somebody else may begin the next one. Tells whether
+    /// its requests were `contested`.
+    pub(super) fn sequenced(&self, contested: bool) {
         let mut state = self.lock();
+        state.contested = contested;
         state.sequencing = false;
         if state.drained() {
             drop(state);
@@ -402,6 +409,45 @@ fn take_bytes(work: &mut VecDeque<Work>, room: usize) -> VecDeque<Work> {
         Some(at) => {
             let rest = work.split_off(at);
             std::mem::replace(work, rest)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Calls(Mutex<Vec<Call>>);
+
+    impl Lender for Calls {
+        fn call(&self, call: Call) {
+            self.0.lock().unwrap().push(call);
+        }
+
+        fn miss(&self) {}
+    }
+
+    fn append() -> Work {
+        let batch = Batch {
+            events: Vec::new(),
+            session: "test/1/s".into(),
+            principal: None,
+            default_source: "/test".into(),
+            fallback_correlation: "c".into(),
+            fence: None,
+        };
+        Work::Append(Append::new(batch, oneshot::channel().0))
+    }
+
+    #[test]
+    fn a_lent_thread_is_told_to_come_at_once_where_writers_contend() {
+        for (contested, expected) in [(false, Call::Soon), (true, Call::AtOnce)] {
+            let (queue, calls) = (Queue::new(1 << 20), Arc::new(Calls::default()));
+            queue.borrow_threads(calls.clone());
+            queue.sequenced(contested);
+            queue.push(append()).unwrap();
+            assert_eq!(*calls.0.lock().unwrap(), [expected]);
         }
     }
 }

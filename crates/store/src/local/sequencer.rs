@@ -19,6 +19,7 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::Inner;
 use super::codec;
+use super::contest::Contest;
 use super::group::{Group, Rests, Verdict};
 use super::heads::{Head, Heads};
 use super::index::{Hasher, Kind};
@@ -44,6 +45,7 @@ pub(super) struct Sequencer {
     hasher: Hasher,
     /// Requests of the last group, who are being answered.
     pub answered: usize,
+    contest: Contest,
     poisoned: Option<String>,
 }
 
@@ -80,6 +82,7 @@ impl Sequencer {
             flights: VecDeque::new(),
             lanes: Lanes::new(lookups),
             answered: 0,
+            contest: Contest::default(),
             poisoned: None,
         }
     }
@@ -90,11 +93,18 @@ impl Sequencer {
 
     /// The group is complete; its ids stay known until they are visible.
     pub fn complete(&mut self, group: &Group) {
+        let late = group.verdicts.iter().filter(|verdict| verdict.is_conflict()).count();
+        self.contest.note(group.requests(), late);
         self.answered = group.requests();
         if group.events > 0 {
             let next = Ids::with_capacity(group.events);
             self.flights.push_back((group.next(), std::mem::replace(&mut self.ids, next)));
         }
+    }
+
+    /// Whether most of those who come want a place that somebody else gets.
+    pub fn is_contested(&self) -> bool {
+        self.contest.is_on()
     }
 
     /// The last group was refused: what was given since is void. Everything

@@ -3,14 +3,14 @@
 use std::sync::{Arc, mpsc};
 
 use daybook_store::local::{LocalStore, Options};
-use daybook_store::{EventStore, Lender};
+use daybook_store::{Call, EventStore, Lender};
 
 use crate::{all, batch, event, positions};
 
 struct Caller(mpsc::Sender<()>);
 
 impl Lender for Caller {
-    fn call(&self) {
+    fn call(&self, _: Call) {
         let _ = self.0.send(());
     }
 
@@ -28,7 +28,7 @@ pub fn lend_a_thread(store: &dyn EventStore) {
 struct Absent;
 
 impl Lender for Absent {
-    fn call(&self) {}
+    fn call(&self, _: Call) {}
 
     fn miss(&self) {}
 }
