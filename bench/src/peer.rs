@@ -108,6 +108,12 @@ pub trait Connection: Sized + Send + 'static {
         async { Ok(()) }
     }
 
+    /// Before an attempt that follows no conflict: what has come of others' events
+    /// already. Does not wait.
+    fn glance(&mut self, _tip: &mut Tip) -> Result<()> {
+        Ok(())
+    }
+
     /// After a conflict: learns the key's newest event.
     fn refresh(&mut self, tip: &mut Tip) -> impl Future<Output = Result<()>> + Send;
 }

@@ -207,6 +207,14 @@ impl Connection for Session {
         }
     }
 
+    fn glance(&mut self, tip: &mut Tip) -> Result<()> {
+        let (seen, answers) = (&mut self.seen, &mut self.answers);
+        let mut look = |text: &str| every(text, |message| note(seen, answers, message));
+        while self.socket.next_now(&mut look)?.is_some() {}
+        tip.next = tip.next.max(self.seen.unwrap_or_default());
+        Ok(())
+    }
+
     /// The event that was first is on its way: a conflict is told after it is
     /// durable, and then it is visible to those who follow the key.
     async fn refresh(&mut self, tip: &mut Tip) -> Result<()> {
@@ -214,11 +222,6 @@ impl Connection for Session {
             let (seen, answers) = (&mut self.seen, &mut self.answers);
             self.socket.next(|text| every(text, |message| note(seen, answers, message))).await?;
         }
-        // What else has come already.
-        let (seen, answers) = (&mut self.seen, &mut self.answers);
-        let mut look = |text: &str| every(text, |message| note(seen, answers, message));
-        while self.socket.next_now(&mut look)?.is_some() {}
-        tip.next = self.seen.unwrap_or_default();
-        Ok(())
+        self.glance(tip)
     }
 }

@@ -57,6 +57,8 @@ async fn contender(
             Outcome::Stored { at } => {
                 latencies.note(began);
                 tip.advance(1, at);
+                // Others may have been told of it before, and been faster.
+                connection.glance(&mut tip)?;
                 began = Instant::now();
             }
             Outcome::Conflict => connection.refresh(&mut tip).await?,
