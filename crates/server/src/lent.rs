@@ -4,7 +4,8 @@
 //! A task is called when there is something to write. It lets the tasks that
 //! are ready go first, so that what they take in comes along, and then writes.
 //! Where writers contend it does not: what they take in would be refused, and
-//! the first has its answer the sooner.
+//! the first has its answer the sooner. Nor does it after a write for a single
+//! request: a lone publish waits for nobody.
 //! The thread it runs on does nothing else meanwhile: there must be others.
 
 use daybook_store::{Call, Chore, EventStore, Lender};
@@ -44,10 +45,11 @@ pub(crate) fn lend(store: &dyn EventStore) {
 
 /// Ends with the store.
 async fn work(chore: Chore, mut called: mpsc::Receiver<Call>) {
+    let mut wrote = 0;
     while let Some(call) = called.recv().await {
-        if call == Call::Soon {
+        if call == Call::Soon && wrote > 1 {
             tokio::task::yield_now().await;
         }
-        chore();
+        wrote = chore();
     }
 }

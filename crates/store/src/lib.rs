@@ -61,9 +61,9 @@ pub trait Lender: Send + Sync {
 }
 
 /// Writes on the calling thread what waits, if nobody is at it: blocks as long
-/// as a write and a sync take. Does nothing once the store is closed, and does
-/// not keep it open.
-pub type Chore = Arc<dyn Fn() + Send + Sync>;
+/// as a write and a sync take. Tells how many requests it took. Does nothing once
+/// the store is closed, and does not keep it open.
+pub type Chore = Arc<dyn Fn() -> usize + Send + Sync>;
 
 /// A log of events with one total order. Shaped so that a store on another
 /// machine can implement it: no call blocks, none assumes a file.

@@ -69,10 +69,9 @@ impl Committers {
     }
 
     /// See [`Committer::help`]; nothing after the end.
-    pub fn help(&self) {
-        if let Some(committer) = &*self.committer.read().expect("no code panics while it holds this lock") {
-            committer.help();
-        }
+    pub fn help(&self) -> usize {
+        let committer = self.committer.read().expect("no code panics while it holds this lock");
+        committer.as_ref().map_or(0, |committer| committer.help())
     }
 
     /// Waits until everything is answered. The queue is closed.
@@ -140,11 +139,12 @@ impl Committer {
         lock(&self.writer).vouch(&self.inner);
     }
 
-    /// A lent thread's part: one group, if nobody is at it.
-    pub fn help(&self) {
-        if let Some(taken) = self.inner.queue.begin_lent(GROUP_BYTES) {
-            self.commit(Some(taken));
-        }
+    /// A lent thread's part: one group, if nobody is at it. Tells of how many requests.
+    pub fn help(&self) -> usize {
+        let Some(taken) = self.inner.queue.begin_lent(GROUP_BYTES) else { return 0 };
+        let requests = taken.work.len();
+        self.commit(Some(taken));
+        requests
     }
 
     fn commit(&self, begun: Option<Taken>) {

@@ -21,7 +21,11 @@ impl Lender for Caller {
 pub fn lend_a_thread(store: &dyn EventStore) {
     let (calls, called) = mpsc::channel();
     let chore = store.borrow_threads(Arc::new(Caller(calls))).unwrap();
-    std::thread::spawn(move || called.iter().for_each(|()| chore()));
+    std::thread::spawn(move || {
+        while called.recv().is_ok() {
+            chore();
+        }
+    });
 }
 
 /// Calls nobody.
@@ -50,6 +54,17 @@ async fn what_no_lent_thread_comes_for_is_written_all_the_same() {
     drop(store.append(batch(vec![event("last", "k", Some(3))])));
     store.close().await;
     assert_eq!(positions(&store, all()).await, [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_lent_thread_that_finds_nothing_to_do_says_so_and_so_it_does_after_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let chore = store.borrow_threads(Arc::new(Absent)).unwrap();
+    assert_eq!(chore(), 0);
+    store.append(batch(vec![event("e", "k", Some(0))])).await.unwrap();
+    store.close().await;
+    assert_eq!(chore(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
