@@ -407,10 +407,10 @@ impl<'de, const STORED: bool> de::Visitor<'de> for AttributesVisitor<STORED> {
         let mut all = Attributes::default();
         let new = &mut all.new;
         let (mut id, mut kind, mut specversion) = (None, None, None::<Cow<'de, str>>);
-        while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
+        while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
             match &*name {
                 "specversion" => {
-                    let version: Option<Name<'de>> = map.next_value()?;
+                    let version: Option<Text<'de>> = map.next_value()?;
                     once(&mut specversion, &name, version.map(|version| version.0))?;
                 }
                 "id" => once(&mut id, &name, map.next_value()?)?,
@@ -476,21 +476,21 @@ impl<'de, const STORED: bool> de::Visitor<'de> for AttributesVisitor<STORED> {
 }
 
 /// A text, borrowed where JSON allows it.
-struct Name<'de>(Cow<'de, str>);
+struct Text<'de>(Cow<'de, str>);
 
-impl<'de> Deserialize<'de> for Name<'de> {
+impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Name<'de>;
+            type Value = Text<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a text")
             }
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(text.to_owned())))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
             }
         }
         deserializer.deserialize_str(Visitor)
@@ -540,9 +540,12 @@ impl<'de> Deserialize<'de> for Event {
     }
 }
 
+mod lent;
 #[cfg(feature = "schema")]
 mod schema;
 mod write;
+
+pub use lent::{DataRef, EventRef, Name};
 
 #[cfg(test)]
 mod tests {

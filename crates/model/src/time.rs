@@ -16,33 +16,44 @@ impl Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Timestamp {
+    /// As it is written; `None` out of the calendar's range.
+    pub(crate) fn digits(self) -> Option<[u8; 27]> {
         let days = self.0.div_euclid(DAY);
         if !(FIRST_DAY..=LAST_DAY).contains(&days) {
-            // Out of the calendar's range: only a damaged clock makes this.
-            return write!(f, "{}us", self.0);
+            return None;
         }
         let (year, month, day) = date(days);
         let micros = self.0.rem_euclid(DAY);
-        let seconds = micros / 1_000_000;
+        let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
         let mut text = *b"0000-00-00T00:00:00.000000Z";
-        let parts = [
-            (0..4, year),
-            (5..7, month),
-            (8..10, day),
-            (11..13, seconds / 3_600),
-            (14..16, seconds / 60 % 60),
-            (17..19, seconds % 60),
-            (20..26, micros % 1_000_000),
+        let pairs = [
+            (0, year / 100),
+            (2, year % 100),
+            (5, month),
+            (8, day),
+            (11, seconds / 3_600),
+            (14, seconds / 60 % 60),
+            (17, seconds % 60),
+            (20, fraction / 10_000),
+            (22, fraction / 100 % 100),
+            (24, fraction % 100),
         ];
-        for (at, mut part) in parts {
-            for digit in text[at].iter_mut().rev() {
-                *digit = b'0' + (part % 10) as u8;
-                part /= 10;
-            }
+        for (at, pair) in pairs {
+            text[at] = b'0' + (pair / 10) as u8;
+            text[at + 1] = b'0' + (pair % 10) as u8;
         }
-        f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        Some(text)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.digits() {
+            Some(text) => f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?),
+            // Only a damaged clock makes this.
+            None => write!(f, "{}us", self.0),
+        }
     }
 }
 

@@ -4,36 +4,48 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::lent::{DataRef, EventRef, Name};
 use super::{Data, Event, ExtensionValue, NewEvent};
-use crate::wire::write::{decimal, text, time};
+use crate::Timestamp;
+use crate::wire::write::{decimal, text, time, uuid_text};
 
 impl Event {
     /// Appends the event as one JSON object.
     pub fn write_json(&self, out: &mut Vec<u8>) {
+        self.lend().write_json(out);
+    }
+}
+
+impl EventRef<'_> {
+    /// Appends the event as one JSON object.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"specversion":"1.0","id":"#);
-        text(out, &self.id);
-        member(out, r#","source":"#, &self.source);
-        member(out, r#","type":"#, &self.kind);
-        optional(out, r#","subject":"#, &self.subject);
+        name(out, self.id);
+        member(out, r#","source":"#, self.source);
+        member(out, r#","type":"#, self.kind);
+        optional(out, r#","subject":"#, self.subject);
         if let Some(sequence) = self.sequence {
             number(out, r#","sequence":"#, sequence.0);
         }
-        member(out, r#","correlationid":"#, &self.correlationid);
-        optional(out, r#","causationid":"#, &self.causationid);
-        member(out, r#","sessionid":"#, &self.sessionid);
-        optional(out, r#","authid":"#, &self.authid);
-        member(out, r#","time":"#, &self.time);
-        out.extend_from_slice(br#","recordedtime":"#);
-        time(out, self.recordedtime);
+        out.extend_from_slice(br#","correlationid":"#);
+        name(out, self.correlationid);
+        if let Some(cause) = self.causationid {
+            out.extend_from_slice(br#","causationid":"#);
+            name(out, cause);
+        }
+        out.extend_from_slice(br#","sessionid":"#);
+        name(out, self.sessionid);
+        optional(out, r#","authid":"#, self.authid);
+        times(out, self.time, self.recordedtime);
         number(out, r#","position":"#, self.position.0);
         if let Some((first, size)) = self.batch {
             number(out, r#","batchfirst":"#, first.0);
             number(out, r#","batchsize":"#, size.into());
         }
-        optional(out, r#","datacontenttype":"#, &self.datacontenttype);
-        optional(out, r#","dataschema":"#, &self.dataschema);
-        optional(out, r#","traceparent":"#, &self.traceparent);
-        payload(out, &self.extensions, self.data.as_ref());
+        optional(out, r#","datacontenttype":"#, self.datacontenttype);
+        optional(out, r#","dataschema":"#, self.dataschema);
+        optional(out, r#","traceparent":"#, self.traceparent);
+        payload(out, self.extensions, self.data);
         out.push(b'}');
     }
 }
@@ -43,24 +55,28 @@ impl NewEvent {
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"specversion":"1.0","id":"#);
         text(out, &self.id);
-        optional(out, r#","source":"#, &self.source);
+        optional(out, r#","source":"#, self.source.as_deref());
         member(out, r#","type":"#, &self.kind);
-        optional(out, r#","subject":"#, &self.subject);
+        optional(out, r#","subject":"#, self.subject.as_deref());
         if let Some(sequence) = self.sequence {
             number(out, r#","sequence":"#, sequence.0);
         }
-        optional(out, r#","correlationid":"#, &self.correlationid);
-        optional(out, r#","causationid":"#, &self.causationid);
-        optional(out, r#","time":"#, &self.time);
-        optional(out, r#","datacontenttype":"#, &self.datacontenttype);
-        optional(out, r#","dataschema":"#, &self.dataschema);
-        optional(out, r#","traceparent":"#, &self.traceparent);
-        payload(out, &self.extensions, self.data.as_ref());
+        optional(out, r#","correlationid":"#, self.correlationid.as_deref());
+        optional(out, r#","causationid":"#, self.causationid.as_deref());
+        optional(out, r#","time":"#, self.time.as_deref());
+        optional(out, r#","datacontenttype":"#, self.datacontenttype.as_deref());
+        optional(out, r#","dataschema":"#, self.dataschema.as_deref());
+        optional(out, r#","traceparent":"#, self.traceparent.as_deref());
+        let data = self.data.as_ref().map(|data| match data {
+            Data::Json(json) => DataRef::Json(json.get()),
+            Data::Binary(bytes) => DataRef::Binary(bytes),
+        });
+        payload(out, &self.extensions, data);
         out.push(b'}');
     }
 }
 
-fn payload(out: &mut Vec<u8>, extensions: &[(String, ExtensionValue)], data: Option<&Data>) {
+fn payload(out: &mut Vec<u8>, extensions: &[(String, ExtensionValue)], data: Option<DataRef<'_>>) {
     for (name, value) in extensions {
         out.push(b',');
         text(out, name);
@@ -72,13 +88,38 @@ fn payload(out: &mut Vec<u8>, extensions: &[(String, ExtensionValue)], data: Opt
         }
     }
     match data {
-        Some(Data::Json(json)) => {
+        Some(DataRef::Json(json)) => {
             out.extend_from_slice(br#","data":"#);
-            out.extend_from_slice(json.get().as_bytes());
+            out.extend_from_slice(json.as_bytes());
         }
-        Some(Data::Binary(bytes)) => member(out, r#","data_base64":"#, &BASE64.encode(bytes)),
+        Some(DataRef::Binary(bytes)) => member(out, r#","data_base64":"#, &BASE64.encode(bytes)),
         None => {}
     }
+}
+
+fn name(out: &mut Vec<u8>, name: Name<'_>) {
+    text(out, name.plain);
+    if let Some(uuid) = name.uuid {
+        // In the place of the closing quote.
+        out.pop();
+        out.extend_from_slice(&uuid_text(uuid));
+        out.push(b'"');
+    }
+}
+
+/// Most events have one time: that is made once.
+fn times(out: &mut Vec<u8>, happened: Option<&str>, recorded: Timestamp) {
+    out.extend_from_slice(br#","time":"#);
+    let Some(happened) = happened else {
+        let start = out.len();
+        time(out, recorded);
+        let end = out.len();
+        out.extend_from_slice(br#","recordedtime":"#);
+        return out.extend_from_within(start..end);
+    };
+    text(out, happened);
+    out.extend_from_slice(br#","recordedtime":"#);
+    time(out, recorded);
 }
 
 fn member(out: &mut Vec<u8>, name: &str, value: &str) {
@@ -86,7 +127,7 @@ fn member(out: &mut Vec<u8>, name: &str, value: &str) {
     text(out, value);
 }
 
-fn optional(out: &mut Vec<u8>, name: &str, value: &Option<String>) {
+fn optional(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
     if let Some(value) = value {
         member(out, name, value);
     }
@@ -100,7 +141,7 @@ fn number(out: &mut Vec<u8>, name: &str, value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{JsonText, Position, Sequence, Timestamp};
+    use crate::{JsonText, Position, Sequence};
 
     #[test]
     fn an_event_is_written_by_hand_as_serde_writes_it() {

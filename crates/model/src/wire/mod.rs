@@ -21,7 +21,7 @@ pub use server::{
     CaughtUp, Deliver, Delivery, Done, Drain, Error, Events, Joined, Overdue, Page, Receipt, Receipted,
     Revoked, ServerMessage, Shared, Subscribed, Welcome,
 };
-pub use write::Written;
+pub use write::{Written, begin_events, end_events};
 
 /// The WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "daybook.v1.json";

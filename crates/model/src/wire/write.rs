@@ -53,9 +53,9 @@ impl Written for ServerMessage {
                 }
             }
             Self::Events(m) => {
-                out.extend_from_slice(br#"{"op":"events","subscription":"#);
-                integer(out, m.subscription);
-                events(out, &m.events);
+                begin(out, m.subscription);
+                separated(out, &m.events, |out, event| event.write_json(out));
+                return end_events(out);
             }
             Self::Deliver(m) => {
                 out.extend_from_slice(br#"{"op":"deliver","subscription":"#);
@@ -67,6 +67,24 @@ impl Written for ServerMessage {
         }
         out.push(b'}');
     }
+}
+
+/// An `events` message up to its first event, for whoever has the events as JSON
+/// already: they follow, a comma between two, and then [`end_events`].
+pub fn begin_events(subscription: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    begin(&mut out, subscription);
+    out
+}
+
+fn begin(out: &mut Vec<u8>, subscription: u64) {
+    out.extend_from_slice(br#"{"op":"events","subscription":"#);
+    integer(out, subscription);
+    out.extend_from_slice(br#","events":["#);
+}
+
+pub fn end_events(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"]}");
 }
 
 fn by_serde<T: serde::Serialize>(message: &T, out: &mut Vec<u8>) {
@@ -102,15 +120,19 @@ fn delivery(out: &mut Vec<u8>, m: &Delivery) {
     out.push(b'}');
 }
 
-pub(super) fn list<T>(out: &mut Vec<u8>, all: &[T], mut one: impl FnMut(&mut Vec<u8>, &T)) {
+pub(super) fn list<T>(out: &mut Vec<u8>, all: &[T], one: impl FnMut(&mut Vec<u8>, &T)) {
     out.push(b'[');
+    separated(out, all, one);
+    out.push(b']');
+}
+
+fn separated<T>(out: &mut Vec<u8>, all: &[T], mut one: impl FnMut(&mut Vec<u8>, &T)) {
     for (i, item) in all.iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
         one(out, item);
     }
-    out.push(b']');
 }
 
 /// A JSON string.
@@ -134,21 +156,63 @@ pub(crate) fn decimal(out: &mut Vec<u8>, number: u64) {
 }
 
 pub(crate) fn time(out: &mut Vec<u8>, time: Timestamp) {
-    write!(out, "\"{time}\"").expect("memory takes it");
+    match time.digits() {
+        Some(digits) => {
+            out.push(b'"');
+            out.extend_from_slice(&digits);
+            out.push(b'"');
+        }
+        None => write!(out, "\"{time}\"").expect("memory takes it"),
+    }
 }
 
 pub(super) fn integer(out: &mut Vec<u8>, mut number: u64) {
     let (mut digits, mut at) = ([0; 20], 20);
-    loop {
+    while number >= 100 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&pair(number % 100));
+        number /= 100;
+    }
+    if number >= 10 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&pair(number));
+    } else {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
+        digits[at] = b'0' + number as u8;
     }
     out.extend_from_slice(&digits[at..]);
 }
+
+/// Two decimal digits.
+fn pair(number: u64) -> [u8; 2] {
+    [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8]
+}
+
+pub(crate) const UUID_CHARS: usize = 36;
+
+/// A UUID in the canonical form: lower case with hyphens.
+pub(crate) fn uuid_text(uuid: &[u8; 16]) -> [u8; UUID_CHARS] {
+    let mut text = [b'-'; UUID_CHARS];
+    for (byte, at) in uuid.iter().zip(UUID_BYTES_AT) {
+        text[at..at + 2].copy_from_slice(&HEX[usize::from(*byte)]);
+    }
+    text
+}
+
+/// Where the digits of each byte begin.
+const UUID_BYTES_AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+
+/// The two digits of every byte.
+const HEX: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        all[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    all
+};
 
 #[cfg(test)]
 mod tests {

@@ -11,8 +11,9 @@
 //! 16 bytes. Only one in the canonical form, lower case with hyphens: the text comes back byte for byte.
 //! Version 1 has plain strings there too.
 
-use daybook_model::{Data, Event, ExtensionValue, JsonText, NewEvent, Position, Sequence, Timestamp};
-use uuid::Uuid;
+use daybook_model::{
+    Data, DataRef, Event, EventRef, ExtensionValue, Name, NewEvent, Position, Sequence, Timestamp,
+};
 use uuid::fmt::Hyphenated;
 
 const VERSION: u8 = 2;
@@ -170,12 +171,20 @@ impl Stamped<'_> {
 pub(crate) struct NoEvent(&'static str);
 
 pub(crate) fn decode(position: Position, body: &[u8]) -> Result<(Event, Defaulted), NoEvent> {
+    with(position, body, |event, defaulted| (event.to_event(), defaulted))
+}
+
+/// Hands `take` the event in the bytes of its record.
+pub(crate) fn with<T>(
+    position: Position,
+    body: &[u8],
+    take: impl FnOnce(&EventRef<'_>, Defaulted) -> T,
+) -> Result<T, NoEvent> {
     let mut input = Input(body);
     let version = input.take(1)?[0];
     if !(VERSION_PLAIN..=VERSION).contains(&version) {
         return Err(NoEvent("its version is unknown"));
     }
-    let name = |input: &mut Input<'_>| if version == VERSION_PLAIN { input.text() } else { input.name() };
     let flags = u16::from_le_bytes(input.array()?);
     let has = |bit| flags & bit != 0;
     let recordedtime = Timestamp(i64::from_le_bytes(input.array()?));
@@ -188,41 +197,25 @@ pub(crate) fn decode(position: Position, body: &[u8]) -> Result<(Event, Defaulte
     } else {
         None
     };
-    let id = name(&mut input)?;
+    let id = input.name(version)?;
     let kind = input.text()?;
     let source = input.text()?;
-    let sessionid = name(&mut input)?;
-    let correlationid = name(&mut input)?;
-    let mut time = input.text()?;
-    if has(flag::TIME_DEFAULTED) {
-        time = recordedtime.to_string();
-    }
+    let sessionid = input.name(version)?;
+    let correlationid = input.name(version)?;
+    let time = input.text()?;
     let subject = if has(flag::SUBJECT) { Some(input.text()?) } else { None };
-    let causationid = if has(flag::CAUSE) { Some(name(&mut input)?) } else { None };
+    let causationid = if has(flag::CAUSE) { Some(input.name(version)?) } else { None };
     let mut optional = |bit| if has(bit) { input.text().map(Some) } else { Ok(None) };
     let authid = optional(flag::PRINCIPAL)?;
     let datacontenttype = optional(flag::CONTENT_TYPE)?;
     let dataschema = optional(flag::SCHEMA)?;
     let traceparent = optional(flag::TRACEPARENT)?;
-    let mut extensions = Vec::new();
-    if has(flag::EXTENSIONS) {
-        for _ in 0..input.varint()? {
-            let name = input.text()?;
-            let value = match input.take(1)?[0] {
-                0 => ExtensionValue::Boolean(input.take(1)?[0] != 0),
-                1 => ExtensionValue::Integer(i32::from_le_bytes(input.array()?)),
-                2 => ExtensionValue::String(input.text()?),
-                _ => return Err(NoEvent("an extension has an unknown kind")),
-            };
-            extensions.push((name, value));
-        }
-    }
+    let extensions = if has(flag::EXTENSIONS) { input.extensions()? } else { Vec::new() };
     let data = if has(flag::DATA_JSON) {
-        let text = str::from_utf8(input.0).map_err(|_| NoEvent("its data is no UTF-8"))?;
         // It was checked when it was published, and its checksum says that it is unchanged.
-        Some(Data::Json(JsonText::known_good(text)))
+        Some(DataRef::Json(str::from_utf8(input.0).map_err(|_| NoEvent("its data is no UTF-8"))?))
     } else if has(flag::DATA_BINARY) {
-        Some(Data::Binary(input.0.to_vec()))
+        Some(DataRef::Binary(input.0))
     } else {
         None
     };
@@ -231,7 +224,7 @@ pub(crate) fn decode(position: Position, body: &[u8]) -> Result<(Event, Defaulte
         time: has(flag::TIME_DEFAULTED),
         correlation: has(flag::CORRELATION_DEFAULTED),
     };
-    let event = Event {
+    let event = EventRef {
         id,
         source,
         kind,
@@ -241,17 +234,17 @@ pub(crate) fn decode(position: Position, body: &[u8]) -> Result<(Event, Defaulte
         causationid,
         sessionid,
         authid,
-        time,
+        time: (!defaulted.time).then_some(time),
         recordedtime,
         position,
         batch,
         datacontenttype,
         dataschema,
         traceparent,
-        extensions,
+        extensions: &extensions,
         data,
     };
-    Ok((event, defaulted))
+    Ok(take(&event, defaulted))
 }
 
 /// What the client sent, as far as idempotence asks.
@@ -349,9 +342,13 @@ impl<'a> Input<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], NoEvent> {
-        let mut out = [0; N];
-        out.copy_from_slice(self.take(N)?);
-        Ok(out)
+        self.chunk().copied()
+    }
+
+    fn chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], NoEvent> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(NoEvent("it ends too early"))?;
+        self.0 = rest;
+        Ok(head)
     }
 
     fn varint(&mut self) -> Result<u64, NoEvent> {
@@ -366,22 +363,34 @@ impl<'a> Input<'a> {
         Err(NoEvent("a number is too long"))
     }
 
-    fn text(&mut self) -> Result<String, NoEvent> {
+    fn text(&mut self) -> Result<&'a str, NoEvent> {
         let len = self.varint()?;
-        self.utf8(len).map(str::to_owned)
+        self.utf8(len)
     }
 
-    fn name(&mut self) -> Result<String, NoEvent> {
+    fn name(&mut self, version: u8) -> Result<Name<'a>, NoEvent> {
+        if version == VERSION_PLAIN {
+            return Ok(Name { plain: self.text()?, uuid: None });
+        }
         let head = self.varint()?;
         let plain = self.utf8(head >> 1)?;
-        if head & 1 == 0 {
-            return Ok(plain.to_owned());
+        let uuid = if head & 1 == 0 { None } else { Some(self.chunk()?) };
+        Ok(Name { plain, uuid })
+    }
+
+    fn extensions(&mut self) -> Result<Vec<(String, ExtensionValue)>, NoEvent> {
+        let mut extensions = Vec::new();
+        for _ in 0..self.varint()? {
+            let name = self.text()?.to_owned();
+            let value = match self.take(1)?[0] {
+                0 => ExtensionValue::Boolean(self.take(1)?[0] != 0),
+                1 => ExtensionValue::Integer(i32::from_le_bytes(self.array()?)),
+                2 => ExtensionValue::String(self.text()?.to_owned()),
+                _ => return Err(NoEvent("an extension has an unknown kind")),
+            };
+            extensions.push((name, value));
         }
-        let uuid = Uuid::from_bytes(self.array()?);
-        let mut text = String::with_capacity(plain.len() + Hyphenated::LENGTH);
-        text.push_str(plain);
-        text.push_str(uuid.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]));
-        Ok(text)
+        Ok(extensions)
     }
 
     fn utf8(&mut self, len: u64) -> Result<&'a str, NoEvent> {
@@ -393,6 +402,7 @@ impl<'a> Input<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use daybook_model::JsonText;
 
     const UUID: &str = "0198c0de-0000-7000-8abc-0123456789ab";
 

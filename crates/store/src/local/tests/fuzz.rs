@@ -65,6 +65,10 @@ fn a_record_of_any_bytes_is_no_event_or_is_the_same_again() {
                 let (event, defaulted) = codec::decode(position, input).map_err(|error| error.to_string())?;
                 let mut again = Vec::new();
                 codec::encode(&event, defaulted, &mut again);
+                let (mut lent, mut owned) = (Vec::new(), Vec::new());
+                codec::with(position, input, |event, _| event.write_json(&mut lent)).unwrap();
+                event.write_json(&mut owned);
+                assert_eq!(lent, owned, "written as {}", String::from_utf8_lossy(&lent));
                 assert_eq!(codec::decode(position, &again).unwrap(), (event, defaulted));
                 Ok(())
             })
