@@ -78,6 +78,14 @@ pub trait EventStore: Send + Sync + 'static {
 
     fn read(&self, query: Query) -> Answer<Result<Page, ReadError>>;
 
+    /// The same for somebody who only passes the events on: appended to `json`,
+    /// each as [`Event::write_json`] would. A store that keeps them in another
+    /// form need not make events of them first.
+    fn read_written(&self, query: Query, json: Vec<u8>) -> Answer<Result<WrittenPage, ReadError>> {
+        let page = self.read(query);
+        Box::pin(async move { Ok(page.await?.write(json)) })
+    }
+
     fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>>;
 
     /// Position of the first event recorded at or after `time`; the head if none.

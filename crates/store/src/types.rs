@@ -129,6 +129,30 @@ pub struct Page {
     pub next: Option<Position>,
 }
 
+/// A page as it is sent: the events as JSON, a comma between two.
+#[derive(Clone, Debug, Default)]
+pub struct WrittenPage {
+    /// Begins with what the caller had written before.
+    pub json: Vec<u8>,
+    pub events: usize,
+    /// As in [`Page`].
+    pub next: Option<Position>,
+}
+
+impl Page {
+    /// Appends the events to `json`.
+    pub fn write(&self, mut json: Vec<u8>) -> WrittenPage {
+        json.reserve(self.events.iter().map(|event| event.weight()).sum());
+        for (i, event) in self.events.iter().enumerate() {
+            if i > 0 {
+                json.push(b',');
+            }
+            event.write_json(&mut json);
+        }
+        WrittenPage { json, events: self.events.len(), next: self.next }
+    }
+}
+
 /// One key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectInfo {

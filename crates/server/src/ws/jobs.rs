@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use daybook_model::wire::ServerMessage;
 use futures_util::Stream;
 
+use super::outgoing::Outgoing;
+
 /// Jobs the outbox has not looked at. More than this: the client sends nonsense
 /// faster than it reads the refusals.
 pub(super) const JOBS: usize = 16_384;
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Option<ServerMessage>> + Send>>;
-pub(super) type Pushes = Pin<Box<dyn Stream<Item = ServerMessage> + Send>>;
+pub(super) type Pushes = Pin<Box<dyn Stream<Item = Outgoing> + Send>>;
 
 pub(super) enum Job {
     Now(ServerMessage),

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::inflight::Inflight;
 use super::jobs::{Answer, Job};
+use super::outgoing::Outgoing;
 use crate::groups::{Member, Membership, Push};
 use crate::state::Shared;
 
@@ -77,7 +78,7 @@ impl Members {
             Push::Overdue(token) => wire::Overdue { subscription, token }.into(),
             Push::Revoked(reason) => wire::Revoked { subscription, reason }.into(),
         });
-        Ok(Job::Stream(Box::pin(answer.chain(pushes))))
+        Ok(Job::Stream(Box::pin(answer.chain(pushes).map(Outgoing::from))))
     }
 
     /// The fence of a delivery of this session; one already raised for any other token.

@@ -11,6 +11,7 @@ mod inflight;
 mod jobs;
 mod members;
 mod outbox;
+mod outgoing;
 mod session;
 mod settled;
 mod subscription;

@@ -5,19 +5,22 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
 
-use daybook_model::wire::{ServerMessage, write_frame};
+use daybook_model::wire::write_frame;
 use futures_util::stream::{FuturesUnordered, SelectAll};
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncWriteExt, WriteHalf};
 
 use super::frame::{self, Opcode};
 use super::jobs::{Answer, Job, Jobs, Pushes};
+use super::outgoing::Outgoing;
 use super::upgrade::Socket;
 
 /// Messages of one frame, so that one huge frame does not delay the next answer.
 const FRAME_MESSAGES: usize = 256;
-/// A frame is sent when it has grown to this, in bytes.
-const FRAME_BYTES: usize = 256 << 10;
+/// A frame is sent when it has grown to this, in bytes. Less than a page of a
+/// log that is followed from far behind: that goes alone, and an array of two
+/// would cost whoever reads it one look at every byte more.
+const FRAME_BYTES: usize = 64 << 10;
 /// A buffer that was larger is given back when it is sent.
 const KEPT_BYTES: usize = 16 << 10;
 
@@ -28,7 +31,7 @@ pub(super) struct Outbox {
     streams: SelectAll<Pushes>,
     closing: Option<(u16, String)>,
     /// Messages of the next frame.
-    batch: Vec<ServerMessage>,
+    batch: Vec<Outgoing>,
     /// Frames to be sent, and how far they are.
     out: Vec<u8>,
     sent: usize,
@@ -70,7 +73,7 @@ impl Outbox {
         while let Some(out) = next {
             match out {
                 Out::Message(message) => {
-                    weight += self::weight(&message);
+                    weight += message.weight();
                     self.batch.push(message);
                 }
                 Out::Control(opcode, body) => {
@@ -108,7 +111,7 @@ impl Outbox {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Out> {
         while let Some(job) = self.jobs.pop() {
             match job {
-                Job::Now(message) => return Poll::Ready(Out::Message(message)),
+                Job::Now(message) => return Poll::Ready(Out::Message(message.into())),
                 Job::Later(answer) => self.answers.push(answer),
                 Job::Stream(stream) => self.streams.push(stream),
                 Job::Ping => return Poll::Ready(Out::Control(Opcode::Ping, Vec::new())),
@@ -121,7 +124,7 @@ impl Outbox {
         }
         // Answers before pushes: a flood of events must not delay a receipt.
         if let Poll::Ready(Some(answer)) = self.answers.poll_next_unpin(context) {
-            return Poll::Ready(answer.map_or(Out::Nothing, Out::Message));
+            return Poll::Ready(answer.map_or(Out::Nothing, |message| Out::Message(message.into())));
         }
         if self.closing.is_none()
             && let Poll::Ready(Some(message)) = self.streams.poll_next_unpin(context)
@@ -133,18 +136,7 @@ impl Outbox {
 }
 
 enum Out {
-    Message(ServerMessage),
+    Message(Outgoing),
     Control(Opcode, Vec<u8>),
     Nothing,
-}
-
-/// Bytes a message will take, roughly.
-fn weight(message: &ServerMessage) -> usize {
-    match message {
-        ServerMessage::Receipt(m) => 64 + m.events.len() * 160,
-        ServerMessage::Page(m) => 64 + m.events.iter().map(|e| e.weight()).sum::<usize>(),
-        ServerMessage::Events(m) => 64 + m.events.iter().map(|e| e.weight()).sum::<usize>(),
-        ServerMessage::Deliver(m) => 64 + m.deliveries.iter().map(|d| 96 + d.event.weight()).sum::<usize>(),
-        _ => 256,
-    }
 }

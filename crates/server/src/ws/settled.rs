@@ -21,6 +21,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 
 use super::jobs::Pushes;
+use super::outgoing::Outgoing;
 use super::subscription::{Flow, PUSH_BYTES, PUSH_EVENTS, start_position};
 use crate::error::read_problem;
 use crate::groups::{Settled, Settling};
@@ -68,7 +69,7 @@ enum At {
 }
 
 impl Follower {
-    async fn next(mut self) -> Option<(ServerMessage, Self)> {
+    async fn next(mut self) -> Option<(Outgoing, Self)> {
         loop {
             if self.flow.ended.load(Ordering::Relaxed) {
                 return None;
@@ -94,13 +95,13 @@ impl Follower {
                     self.at = At::Past { position, from: position, settled: Box::new(settled), live };
                     let subscribed =
                         wire::Subscribed { id: self.id, subscription: self.subscription, position };
-                    return Some((subscribed.into(), self));
+                    return Some((ServerMessage::from(subscribed).into(), self));
                 }
                 At::Past { position, from, live, settled } if position >= settled.top() => {
                     let position = settled.top();
                     self.at = At::Live { from, live };
                     let caught_up = wire::CaughtUp { subscription: self.subscription, position };
-                    return Some((caught_up.into(), self));
+                    return Some((ServerMessage::from(caught_up).into(), self));
                 }
                 At::Past { position, from, settled, live } => {
                     let room = self.room().await?;
@@ -190,15 +191,15 @@ impl Follower {
         }
     }
 
-    fn push(self, events: Vec<Arc<Event>>) -> (ServerMessage, Self) {
+    fn push(self, events: Vec<Arc<Event>>) -> (Outgoing, Self) {
         self.flow.credit.fetch_sub(events.len() as u64, Ordering::Relaxed);
         let events = events.into_iter().map(wire::Shared).collect();
-        (wire::Events { subscription: self.subscription, events }.into(), self)
+        (ServerMessage::from(wire::Events { subscription: self.subscription, events }).into(), self)
     }
 
-    fn fail(mut self, problem: Problem) -> Option<(ServerMessage, Self)> {
+    fn fail(mut self, problem: Problem) -> Option<(Outgoing, Self)> {
         self.at = At::Failed;
         let id = Some(self.id);
-        Some((ServerMessage::Error(Box::new(wire::Error { id, problem })), self))
+        Some((ServerMessage::Error(Box::new(wire::Error { id, problem })).into(), self))
     }
 }

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use daybook_model::wire::{self, Edge, Named, ServerMessage, Start};
 use daybook_model::{Code, Event, Filter, Position, Problem};
-use daybook_store::{Answer, Page, Query, ReadError};
+use daybook_store::{Answer, Query, ReadError, WrittenPage};
 use futures_util::stream;
 use tokio::sync::{Notify, watch};
 
 use super::jobs::Pushes;
+use super::outgoing::Outgoing;
 use super::settled;
 use crate::error::read_problem;
 use crate::state::Shared;
@@ -109,10 +110,10 @@ struct Follower {
 }
 
 /// A page under way, and the head it was asked below.
-type Ahead = (Position, Answer<Result<Page, ReadError>>);
+type Ahead = (Position, Answer<Result<WrittenPage, ReadError>>);
 
 impl Follower {
-    async fn next(mut self) -> Option<(ServerMessage, Self)> {
+    async fn next(mut self) -> Option<(Outgoing, Self)> {
         let mut position = match self.at {
             At::Failed => return None,
             At::Position(position) => position,
@@ -122,7 +123,7 @@ impl Follower {
                         self.at = At::Position(position);
                         let answer =
                             wire::Subscribed { id: self.id, subscription: self.subscription, position };
-                        Some((answer.into(), self))
+                        Some((ServerMessage::from(answer).into(), self))
                     }
                     Err(problem) => self.fail(problem),
                 };
@@ -138,7 +139,7 @@ impl Follower {
                 if !self.caught_up {
                     self.caught_up = true;
                     let message = wire::CaughtUp { subscription: self.subscription, position };
-                    return Some((message.into(), self));
+                    return Some((ServerMessage::from(message).into(), self));
                 }
                 let flow = self.flow.clone();
                 tokio::select! {
@@ -157,16 +158,17 @@ impl Follower {
                 Err(error) => return self.fail(read_problem(error)),
             };
             position = page.next.unwrap_or(below);
-            self.flow.credit.fetch_sub(page.events.len() as u64, Ordering::Relaxed);
+            self.flow.credit.fetch_sub(page.events as u64, Ordering::Relaxed);
             if position < head {
                 self.ahead = self.ask(position, head);
             }
-            if page.events.is_empty() {
+            if page.events == 0 {
                 continue;
             }
             self.at = At::Position(position);
-            let events = page.events.into_iter().map(wire::Shared).collect();
-            return Some((wire::Events { subscription: self.subscription, events }.into(), self));
+            let mut json = page.json;
+            wire::end_events(&mut json);
+            return Some((Outgoing::Text(json), self));
         }
     }
 
@@ -182,13 +184,14 @@ impl Follower {
             max_events,
             max_bytes: PUSH_BYTES,
         };
-        (max_events > 0).then(|| (head, self.shared.store.read(query)))
+        let begun = || wire::begin_events(self.subscription);
+        (max_events > 0).then(|| (head, self.shared.store.read_written(query, begun())))
     }
 
-    fn fail(mut self, problem: Problem) -> Option<(ServerMessage, Self)> {
+    fn fail(mut self, problem: Problem) -> Option<(Outgoing, Self)> {
         self.at = At::Failed;
         let id = Some(self.id);
-        Some((ServerMessage::Error(Box::new(wire::Error { id, problem })), self))
+        Some((ServerMessage::Error(Box::new(wire::Error { id, problem })).into(), self))
     }
 }
 

@@ -31,6 +31,7 @@ mod room;
 mod sequencer;
 mod tail;
 mod verify;
+mod written;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -43,7 +44,7 @@ use tokio::sync::{oneshot, watch};
 use crate::durations::Stopwatch;
 use crate::{
     Answer, AppendError, Batch, CheckpointError, Chore, EventStore, Fence, Health, Lender, Page, Query,
-    ReadError, Stats, Stored, SubjectInfo, Usage,
+    ReadError, Stats, Stored, SubjectInfo, Usage, WrittenPage,
 };
 use checkpoints::Checkpoints;
 use committer::{Committer, Committers};
@@ -329,6 +330,10 @@ impl EventStore for LocalStore {
 
     fn read(&self, query: Query) -> Answer<Result<Page, ReadError>> {
         self.readers.read(query)
+    }
+
+    fn read_written(&self, query: Query, json: Vec<u8>) -> Answer<Result<WrittenPage, ReadError>> {
+        self.readers.read_written(query, json)
     }
 
     fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>> {

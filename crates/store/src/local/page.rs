@@ -22,7 +22,7 @@ pub(super) enum Source {
 /// Positions looked at for one page: a rare match must not hold a thread for ever.
 const SCAN_BUDGET: usize = 10_000;
 /// Positions of one reading from disk: bounds what is read in vain.
-const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 256;
 
 /// `None`: not answerable from `source`.
 pub(super) fn page(inner: &Inner, query: &Query, source: Source) -> Option<Result<Page, ReadError>> {
@@ -71,6 +71,15 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
+    /// Nobody has to read the events from `position` on.
+    fn is_full_before(&mut self, position: u64) -> bool {
+        let full = self.page.events.len() >= self.query.max_events;
+        if full {
+            self.page.next = Some(Position(if self.query.reverse { position + 1 } else { position }));
+        }
+        full
+    }
+
     /// False once the page is full; the event then comes first next time.
     fn take(&mut self, event: Arc<Event>) -> bool {
         if !self.query.filter.matches(&event) {
@@ -123,6 +132,9 @@ fn from_tail(
 /// True if all were taken, false if the page is full.
 fn from_disk(inner: &Inner, positions: &[u64], filling: &mut Filling<'_>) -> Result<bool, ReadError> {
     for chunk in positions.chunks(CHUNK) {
+        if filling.is_full_before(chunk[0]) {
+            return Ok(false);
+        }
         // A reading backwards is read forwards and turned.
         let mut ascending = chunk.to_vec();
         if filling.query.reverse {
@@ -160,7 +172,7 @@ fn from_disk(inner: &Inner, positions: &[u64], filling: &mut Filling<'_>) -> Res
     Ok(true)
 }
 
-fn places(inner: &Inner, positions: &[u64]) -> Result<Vec<Place>, ReadError> {
+pub(super) fn places(inner: &Inner, positions: &[u64]) -> Result<Vec<Place>, ReadError> {
     let view = inner.visible().index.view();
     // A block of places answers for the positions that follow.
     let mut block: (u64, Vec<Place>) = (0, Vec::new());

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::index::{KeyHead, Keys};
 use super::page::{self, Source};
-use super::{Inner, codec, index};
-use crate::{Answer, Page, Query, ReadError, SubjectInfo};
+use super::{Inner, codec, index, written};
+use crate::{Answer, Page, Query, ReadError, SubjectInfo, WrittenPage};
 
 const THREADS: usize = 2;
 /// Reads waiting for a thread; beyond that they are refused.
@@ -51,6 +51,14 @@ impl Readers {
         self.later(move |inner| {
             page::page(inner, &query, Source::Disk).unwrap_or_else(|| Ok(Page::default()))
         })
+    }
+
+    /// What memory answers is written when the answer is awaited.
+    pub fn read_written(&self, query: Query, json: Vec<u8>) -> Answer<Result<WrittenPage, ReadError>> {
+        if let Some(page) = page::page(&self.inner, &query, Source::Memory) {
+            return Box::pin(async move { Ok(page?.write(json)) });
+        }
+        self.later(move |inner| written::page(inner, &query, json))
     }
 
     pub fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>> {
@@ -133,7 +141,11 @@ pub(super) fn stored(inner: &Inner, position: Position) -> Result<(Event, codec:
 }
 
 pub(super) fn decode(position: Position, body: &[u8]) -> Result<(Event, codec::Defaulted), ReadError> {
-    codec::decode(position, body).map_err(|error| ReadError::Damaged(format!("position {position}: {error}")))
+    codec::decode(position, body).map_err(|error| no_event(position, error))
+}
+
+pub(super) fn no_event(position: Position, error: codec::NoEvent) -> ReadError {
+    ReadError::Damaged(format!("position {position}: {error}"))
 }
 
 pub(super) fn log_error(error: daybook_log::Error) -> ReadError {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use daybook_model::{Filter, NewEvent, Position, Timestamp};
+use daybook_model::{Event, Filter, NewEvent, Position, Timestamp};
 use daybook_store::local::{LocalStore, Options};
 use daybook_store::memory::MemoryStore;
 use daybook_store::{AppendError, EventStore, Fence, Query};
@@ -128,6 +128,47 @@ async fn correlation_comes_from_the_cause_in_the_log_or_the_batch() {
         let page = store.read(all()).await.unwrap();
         let correlations: Vec<_> = page.events.iter().map(|e| e.correlationid.as_str()).collect();
         assert_eq!(correlations, ["unit", "unit", "unit", "fallback", "fallback"]);
+    }
+}
+
+#[tokio::test]
+async fn a_written_page_ends_where_its_limits_say_and_tells_what_follows() {
+    for (store, _dir) in stores() {
+        // More than are read from disk at once.
+        let events = (0..300).map(|i| event(&format!("e{i}"), "k\"\u{fc}", None)).collect();
+        store.append(batch(events)).await.unwrap();
+        let whole = store.read(all()).await.unwrap();
+        let bytes = |event: &Event| {
+            let mut json = Vec::new();
+            event.write_json(&mut json);
+            json
+        };
+        for (max_events, max_bytes) in
+            [(1, usize::MAX), (7, usize::MAX), (256, usize::MAX), (300, 1), (300, 5_000)]
+        {
+            let (mut from, mut found) = (Position(0), Vec::new());
+            loop {
+                let query = Query { from, max_events, max_bytes, ..all() };
+                let page = store.read_written(query, Vec::new()).await.unwrap();
+                assert!((1..=max_events).contains(&page.events), "{} events", page.events);
+                assert!(page.json.len() <= max_bytes || page.events == 1, "{} bytes", page.json.len());
+                let expected: Vec<_> =
+                    whole.events[from.0 as usize..][..page.events].iter().map(|event| bytes(event)).collect();
+                assert_eq!(page.json, expected.join(&b','));
+                found.push(page.events);
+                match page.next {
+                    Some(next) => {
+                        assert_eq!(next.0, from.0 + page.events as u64);
+                        from = next;
+                    }
+                    None => break,
+                }
+            }
+            assert_eq!(found.iter().sum::<usize>(), 300);
+        }
+        let nothing = Query { from: Position(300), ..all() };
+        let page = store.read_written(nothing, b"as before".to_vec()).await.unwrap();
+        assert_eq!((page.json, page.events, page.next), (b"as before".to_vec(), 0, None));
     }
 }
 
