@@ -5,9 +5,10 @@
 #![allow(clippy::unwrap_used)]
 
 use daybook_log::fuzz::{Fuzz, Verdict};
-use daybook_model::wire::{self, ClientMessage, EventIn, Message, Pushed, Receipted, ServerMessage, Written};
+use daybook_model::wire::{
+    self, ClientMessage, EventIn, JsonIn, Message, Pushed, Receipted, ServerMessage, Written,
+};
 use daybook_model::{Data, Event, Filter, Invalid, Limits, NewEvent};
-use serde_json::value::RawValue;
 
 const QUICK: u64 = 4_000;
 
@@ -50,6 +51,25 @@ fn a_client_may_send_any_frame() {
 #[test]
 fn a_server_may_send_any_frame() {
     fuzz("fuzz server frames", "server").run(QUICK, |input| measured(input, frames::<ServerMessage>));
+}
+
+/// Read in the order that is usual, or as serde reads any order.
+fn both_ways(json: &str) -> Verdict {
+    let told = |read: Result<ServerMessage, Invalid>| read.map_err(|invalid| invalid.to_string());
+    let same = |op: &str, by_serde: Result<ServerMessage, Invalid>| {
+        let read = told(ServerMessage::parse(op, json).unwrap());
+        assert_eq!(read, told(by_serde), "{op}");
+        read.map(drop)
+    };
+    let events = same("events", wire::read::<wire::Events>(json).map(Into::into));
+    let page = same("page", wire::read::<wire::Page>(json).map(Into::into));
+    let deliver = same("deliver", wire::read::<wire::Deliver>(json).map(Into::into));
+    events.or(page).or(deliver)
+}
+
+#[test]
+fn events_are_the_same_in_whatever_way_they_are_read() {
+    fuzz("fuzz events both ways", "server").run(QUICK, |input| measured(input, both_ways));
 }
 
 /// What is read in its frame says what the owned message says. It may take
@@ -102,7 +122,7 @@ fn same_event(owned: &Event, lent: &EventIn<'_>) {
         Some(Data::Json(json)) => Some(json.get()).filter(|json| *json != "null"),
         Some(Data::Binary(_)) | None => None,
     };
-    assert_eq!(data, lent.data.map(RawValue::get));
+    assert_eq!(data, lent.data.map(JsonIn::get));
 }
 
 #[test]

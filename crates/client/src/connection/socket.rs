@@ -5,10 +5,10 @@ use std::time::Duration;
 use daybook_model::wire::{self, Malformed, SUBPROTOCOL, ServerMessage, Written, write_frame};
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::transport::{Connector, Transport};
@@ -79,12 +79,12 @@ impl Socket {
     }
 
     /// The next text frame. Cancel-safe; answers pings on the way.
-    pub async fn receive(&mut self) -> Result<String, String> {
+    pub async fn receive(&mut self) -> Result<Utf8Bytes, String> {
         loop {
             let next = self.frames.next().await;
             self.heard = true;
             match next {
-                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Text(text))) => return Ok(text),
                 Some(Ok(Message::Close(Some(frame)))) => return Err(frame.reason.to_string()),
                 Some(Ok(Message::Close(None))) | None => return Err("the bus closed the connection".into()),
                 Some(Ok(_)) => {}

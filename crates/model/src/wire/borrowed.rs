@@ -10,14 +10,49 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::expected::Expected;
 use super::frame::Message;
+use super::scan::Scan;
 use super::write::{decimal, integer, text};
 use super::{ServerMessage, read};
 use crate::{Invalid, Position, Sequence, Timestamp};
 
+/// What `data` can become.
+pub trait Payload<'a>: Deserialize<'a> {
+    /// Reads the value that `json` begins with, and tells how long it is.
+    fn begin(json: &'a str) -> Option<(Self, usize)> {
+        let mut values = serde_json::Deserializer::from_str(json).into_iter();
+        let value = values.next()?.ok()?;
+        Some((value, values.byte_offset()))
+    }
+}
+
+/// JSON as it was written: well-formed, not taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JsonIn<'a>(&'a str);
+
+impl<'a> JsonIn<'a> {
+    pub fn get(self) -> &'a str {
+        self.0
+    }
+}
+
+impl<'a> Payload<'a> for JsonIn<'a> {
+    fn begin(json: &'a str) -> Option<(Self, usize)> {
+        let value = Scan::new(json).value()?;
+        Some((Self(value), value.len()))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for JsonIn<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&'a RawValue>::deserialize(deserializer).map(|raw| Self(raw.get()))
+    }
+}
+
 /// A message of the server: events and receipts in their frame.
 #[derive(Debug)]
-pub enum Pushed<'a, T = &'a RawValue> {
+pub enum Pushed<'a, T = JsonIn<'a>> {
     Events(EventsIn<'a, T>),
     Receipt(ReceiptIn<'a>),
     Other(ServerMessage),
@@ -44,9 +79,9 @@ pub struct ReceiptedIn<'a> {
 }
 
 /// [`Events`](super::Events) in their frame.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
-pub struct EventsIn<'a, T = &'a RawValue> {
+pub struct EventsIn<'a, T = JsonIn<'a>> {
     pub subscription: u64,
     #[serde(borrow)]
     pub events: Vec<EventIn<'a, T>>,
@@ -56,7 +91,7 @@ pub struct EventsIn<'a, T = &'a RawValue> {
 /// skipped; so is `data_base64`.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
-pub struct EventIn<'a, T = &'a RawValue> {
+pub struct EventIn<'a, T = JsonIn<'a>> {
     #[serde(borrow)]
     pub id: Cow<'a, str>,
     #[serde(borrow)]
@@ -95,10 +130,13 @@ fn none<T>() -> Option<T> {
     None
 }
 
-impl<'a, T: Deserialize<'a>> Message<'a> for Pushed<'a, T> {
+impl<'a, T: Payload<'a>> Message<'a> for Pushed<'a, T> {
     fn parse(op: &str, json: &'a str) -> Option<Result<Self, Invalid>> {
         match op {
-            "events" => Some(read(json).map(Self::Events)),
+            "events" => {
+                let events = EventsIn::expected(op, json).map_or_else(|| read(json), Ok);
+                Some(events.map(Self::Events))
+            }
             "receipt" => Some(read(json).map(Self::Receipt)),
             _ => ServerMessage::parse(op, json).map(|read| read.map(Self::Other)),
         }
@@ -182,6 +220,8 @@ mod tests {
         to: &'a str,
         amount: i64,
     }
+
+    impl<'a> Payload<'a> for Transfer<'a> {}
 
     fn event() -> Event {
         Event {

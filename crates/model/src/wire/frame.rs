@@ -137,6 +137,9 @@ macro_rules! directed {
 
         impl $crate::wire::frame::Message<'_> for $name {
             fn parse(op: &str, json: &str) -> Option<Result<Self, $crate::Invalid>> {
+                if let Some(message) = $crate::wire::expected::Expected::expected(op, json) {
+                    return Some(Ok(message));
+                }
                 match op {
                     $($op => Some($crate::wire::frame::read(json).map(Self::$variant)),)*
                     _ => None,
