@@ -6,6 +6,9 @@ use tokio::net::TcpStream;
 
 use crate::Result;
 
+/// Asked of the socket at once, at least.
+const ROOM_BYTES: usize = 256 << 10;
+
 pub struct Lines {
     socket: TcpStream,
     pub out: Vec<u8>,
@@ -17,7 +20,7 @@ impl Lines {
     pub async fn connect(address: &str) -> Result<Self> {
         let socket = TcpStream::connect(address).await.map_err(|e| format!("cannot reach {address}: {e}"))?;
         socket.set_nodelay(true)?;
-        Ok(Self { socket, out: Vec::new(), read: Vec::with_capacity(64 << 10), taken: 0 })
+        Ok(Self { socket, out: Vec::new(), read: Vec::with_capacity(4 * ROOM_BYTES), taken: 0 })
     }
 
     /// What has come and is not taken.
@@ -62,13 +65,12 @@ impl Lines {
         }
     }
 
+    /// What is not taken moves to the front only when it is in the way.
     fn make_room(&mut self) {
-        if self.taken > 0 {
+        if self.read.capacity() - self.read.len() < ROOM_BYTES {
             self.read.drain(..self.taken);
             self.taken = 0;
-        }
-        if self.read.capacity() - self.read.len() < 16 << 10 {
-            self.read.reserve(256 << 10);
+            self.read.reserve(ROOM_BYTES);
         }
     }
 }
