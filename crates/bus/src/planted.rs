@@ -51,11 +51,13 @@ pub enum Bug {
     CoveredIsReadAgain,
     /// What follows a skipped event goes out before the skip is on disk.
     SkipGoesOnAtOnce,
+    /// With a window, what was delivered behind a skipped event stays with its session.
+    WindowOutlivesSkip,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AckOfOthersAccepted,
         Self::NoFence,
         Self::CursorPastUnsettled,
@@ -79,6 +81,7 @@ impl Bug {
         Self::AckSettlesEarlier,
         Self::LaterNotFenced,
         Self::SkipGoesOnAtOnce,
+        Self::WindowOutlivesSkip,
     ];
 }
 

@@ -417,12 +417,11 @@ impl Walk {
             self.settled.insert(position);
             self.skipped.insert(position);
             self.end(token, false);
-            self.settle_acked();
-        } else {
-            let of_key = |got: &&Got| self.same_key(got.position(), position);
-            let back: Vec<Token> = self.live.values().filter(of_key).map(|got| got.token).collect();
-            back.into_iter().for_each(|token| self.end(token, true));
         }
+        // Whatever else the session has of the key comes again.
+        let of_key = |got: &&Got| self.same_key(got.position(), position);
+        let back: Vec<Token> = self.live.values().filter(of_key).map(|got| got.token).collect();
+        back.into_iter().for_each(|token| self.end(token, true));
         let delay_ms = self.dice.pick(&[None, Some(0), Some(50)]).flatten();
         let (member, jitter, reason) = (token.member, self.dice.next(), None);
         self.world.step(Input::Nack { member, token, action, delay_ms, reason, jitter });

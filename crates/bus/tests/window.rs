@@ -91,14 +91,25 @@ fn an_ack_before_its_time_is_stale_when_an_earlier_event_fails() {
 }
 
 #[test]
-fn skipping_the_first_settles_what_was_acked_behind_it() {
+fn skipping_the_first_takes_back_what_is_behind_it_until_the_skip_is_on_disk() {
     let mut world = with_window(join(), 3);
+    world.answer_saves = false;
     world.publish(&["a", "a", "a"]);
     let got = world.take();
-    world.ack(&got[1]);
+    world.step(Input::Ack { member: MemberId(1), tokens: vec![got[1].token], reply: Some(ReplyId(7)) });
     world.nack(&got[0], NackAction::Skip);
-    assert_eq!(world.low(), 2);
-    world.ack(&got[2]);
+    assert_eq!(world.low(), 1, "an ack before its time is void");
+    assert!(world.fenced.contains(&got[2].token), "its claim is over");
+    world.pass(200);
+    assert!(world.take().is_empty(), "a crash now would bring back what was skipped");
+    world.answer_saves = true;
+    world.answer_saves();
+    world.pass(200);
+    assert_eq!(world.replies[&7], [got[1].token]);
+    let again = world.take();
+    assert_eq!(of(&again), [(1, 1), (2, 1)], "nothing of them has failed");
+    world.ack(&again[0]);
+    world.ack(&again[1]);
     assert_eq!(world.low(), 3);
 }
 

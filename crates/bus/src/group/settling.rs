@@ -58,11 +58,14 @@ impl Group {
         if let Some(seat) = self.members.seat_mut(id) {
             seat.give_back(token.serial);
         }
-        // Like an ack: the session itself lets go of the event for good.
-        if action == NackAction::Skip && place == 0 {
+        let skipped = action == NackAction::Skip && place == 0;
+        if skipped {
             let attempts = self.attempts_of(&key).saturating_add(1);
             self.gave_up(&key, Poison::Skip, attempts, given("skipped by the session"));
             self.gate_skip(now, &key);
+        }
+        if skipped && (self.is_alone(&key) || has(Bug::WindowOutlivesSkip)) {
+            // Like an ack: the session itself lets go of the event for good.
             return self.acked(now, id, &key, token);
         }
         if has(Bug::RetrySettles) {
@@ -77,6 +80,9 @@ impl Group {
             tokens.truncate(1);
         }
         self.fence(tokens, std::slice::from_ref(&key), out);
+        if skipped {
+            return self.settle_head(now, &key);
+        }
         // What is not the key's first event can be given up only once it is: it
         // comes again, and its session may say so then.
         if action == NackAction::Park && place == 0 {
@@ -214,6 +220,11 @@ impl Group {
             self.saves.change(now);
             self.saves.gate(key);
         }
+    }
+
+    /// The session has only the first event of the key.
+    fn is_alone(&self, key: &LaneKey) -> bool {
+        self.lanes.get(key).is_some_and(|lane| lane.in_flight().count() == 1)
     }
 
     fn attempts_of(&self, key: &LaneKey) -> u32 {
