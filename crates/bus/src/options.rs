@@ -93,7 +93,7 @@ impl Options {
         ))
     }
 
-    pub(crate) fn key_of(&self, event: &Event) -> LaneKey {
+    pub fn key_of(&self, event: &Event) -> LaneKey {
         LaneKey::of(event, self.mode, self.key)
     }
 

@@ -15,6 +15,10 @@ mod error;
 mod groups;
 mod http;
 mod lent;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod publish;
 pub mod schema;
 mod server;

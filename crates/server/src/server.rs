@@ -117,6 +117,11 @@ impl Server {
         self.address
     }
 
+    /// What the delivery tokens of this process begin with, and of no other.
+    pub fn run(&self) -> u64 {
+        self.shared.groups.run()
+    }
+
     /// Waits until the store cannot go on; tells why.
     pub async fn wait(&self) -> String {
         let mut health = self.shared.store.health();

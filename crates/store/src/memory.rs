@@ -18,6 +18,8 @@ pub struct MemoryStore {
     head: watch::Sender<Position>,
     health: watch::Sender<Health>,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// A mistake on purpose: its time goes back when the clock does.
+    believes: bool,
 }
 
 #[derive(Default)]
@@ -35,7 +37,14 @@ impl MemoryStore {
             head: watch::Sender::new(Position::ZERO),
             health: watch::Sender::new(Health::Ok),
             clock: Arc::new(clock),
+            believes: false,
         }
+    }
+
+    /// Makes the mistake to take every time of the clock for later than those before.
+    #[cfg(feature = "planted")]
+    pub fn believing_the_clock(self) -> Self {
+        Self { believes: true, ..self }
     }
 
     /// A copy with the events before `head` and all checkpoints: what a crash
@@ -53,6 +62,7 @@ impl MemoryStore {
             head: watch::Sender::new(Position(kept as u64)),
             health: watch::Sender::new(Health::Ok),
             clock: self.clock.clone(),
+            believes: self.believes,
         }
     }
 
@@ -66,7 +76,7 @@ impl State {
         self.events.iter().find(|(event, _)| event.id == id)
     }
 
-    fn append(&mut self, batch: Batch, now: Timestamp) -> Result<Vec<Stored>, AppendError> {
+    fn append(&mut self, batch: Batch, now: Timestamp, believed: bool) -> Result<Vec<Stored>, AppendError> {
         if self.closed {
             return Err(AppendError::Unavailable { reason: "the store is closed".into() });
         }
@@ -92,7 +102,8 @@ impl State {
             return Err(AppendError::Fenced);
         }
         let before = self.events.len();
-        let now = self.events.last().map_or(now, |(last, _)| last.recordedtime.max(now));
+        let last = self.events.last().map(|(last, _)| last.recordedtime).filter(|_| !believed);
+        let now = last.map_or(now, |last| last.max(now));
         let first = Position(before as u64);
         let size = batch.events.len() as u32;
         for new in batch.events {
@@ -192,7 +203,7 @@ fn now<T: Send + 'static>(value: T) -> Answer<T> {
 impl EventStore for MemoryStore {
     fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
         let mut state = self.lock();
-        let result = state.append(batch, (self.clock)());
+        let result = state.append(batch, (self.clock)(), self.believes);
         self.head.send_replace(Position(state.events.len() as u64));
         now(result)
     }

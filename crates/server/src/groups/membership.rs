@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::claims::Claims;
 use super::task::Command;
 use super::tokens::Issuer;
+use crate::planted::{Bug, has};
 
 /// What the group sends to a session. The channel holds twice the session's
 /// credit, so that it can only be full for a session that settles what it never
@@ -65,7 +66,12 @@ impl Membership {
         self.say(Word::Ack { tokens, reply });
     }
 
+    /// Gives an event back, and with it what the session has of the key behind it.
     pub fn nack(&self, token: String, action: NackAction, delay_ms: Option<u64>, reason: Option<String>) {
+        let own = self.issuer.read(&token).filter(|token| token.member == self.member);
+        if let Some(token) = own.filter(|_| !has(Bug::ClaimsOutliveNack)) {
+            self.claims.close_behind(token);
+        }
         self.say(Word::Nack { token, action, delay_ms, reason });
     }
 

@@ -108,7 +108,7 @@ impl Groups {
         let groups = Self(Arc::new(Inner {
             store,
             settings,
-            run: uuid::Uuid::now_v7().as_u64_pair().0,
+            run: tokens::new_run(),
             last_group: AtomicU64::new(0),
             open: RwLock::default(),
             making: Mutex::default(),
@@ -131,6 +131,11 @@ impl Groups {
             groups.start(group.into(), checkpoint);
         }
         Ok(groups)
+    }
+
+    /// Part of every token of this process.
+    pub fn run(&self) -> u64 {
+        self.0.run
     }
 
     /// Takes the session into the group; makes the group if there is none.

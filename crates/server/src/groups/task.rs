@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook_bus::{
     Amendable, Effect, Group, GroupReport, Input, KeyReport, MemberId, Millis, Options, ParkedReport,
@@ -31,6 +31,7 @@ use super::membership::{Membership, Push, Word};
 use super::record::{self, Record};
 use super::tokens::Issuer;
 use super::{Member, saved, storing};
+use crate::planted::{Bug, has};
 
 #[derive(Debug)]
 pub(super) enum Command {
@@ -116,6 +117,8 @@ pub(super) struct Session {
     push: mpsc::Sender<Push>,
     session: Arc<str>,
     queued: Arc<AtomicUsize>,
+    /// Deliveries of one key it takes at once.
+    window: usize,
 }
 
 /// Who waits until what was said is durable.
@@ -223,7 +226,7 @@ impl Task {
             queued: queued.clone(),
             left: false,
         };
-        self.sessions.insert(member, Session { push, session: who.session, queued });
+        self.sessions.insert(member, Session { push, session: who.session, queued, window });
         // If nobody waits for the answer any more, the membership is dropped
         // and says so itself.
         let _ = reply.send(Ok(membership));
@@ -353,6 +356,10 @@ impl Task {
     }
 
     fn now(&self) -> Millis {
+        if has(Bug::WallClockDeadlines) {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            return Millis(since.as_millis() as u64);
+        }
         Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
@@ -365,7 +372,8 @@ impl Task {
             let mut deliveries: HashMap<MemberId, Vec<wire::Delivery>> = HashMap::new();
             for effect in effects.drain(..) {
                 if let Effect::Deliver { token, attempt, event } = effect {
-                    self.claims.open(token);
+                    let windowed = self.sessions.get(&token.member).is_some_and(|session| session.window > 1);
+                    self.claims.open(token, windowed.then(|| self.group.options().key_of(&event)));
                     let token_text = self.issuer.write(token);
                     let delivery = wire::Delivery { token: token_text, attempt, event: wire::Shared(event) };
                     deliveries.entry(token.member).or_default().push(delivery);

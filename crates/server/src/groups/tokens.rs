@@ -1,11 +1,17 @@
 //! Delivery tokens as text: `run-group-member-serial`, hexadecimal.
 //!
 //! The run is another one with each start of the server, so that a token of an
-//! earlier process is never taken for one of this one; it begins with the time,
-//! so that of two tokens of a group one can see which was given later. Nothing in a token is a secret:
-//! what it may do is looked up, and bound to the session that got it.
+//! earlier process is never taken for one of this one. It begins with the time,
+//! so that of two tokens of a group one can see which was given later, as long as
+//! the clock did not go back between. Nothing in a token is a secret: what it may
+//! do is looked up, and bound to the session that got it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use daybook_bus::{MemberId, Token};
+use uuid::Uuid;
+
+use crate::planted::{Bug, has};
 
 /// The part that all tokens of one group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +19,20 @@ pub(super) struct Issuer {
     pub run: u64,
     pub group: u64,
 }
+
+/// Chance decides below the millisecond: a machine whose clock was set back, or
+/// begins at the same time with each boot, has been at this one before.
+pub(super) fn new_run() -> u64 {
+    if has(Bug::RunsRepeat) {
+        return 1;
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let chance = Uuid::new_v4().as_u64_pair().1;
+    (since.as_millis() as u64) << CHANCE_BITS | chance & ((1 << CHANCE_BITS) - 1)
+}
+
+/// The other 44 are milliseconds until the year 2527.
+const CHANCE_BITS: u32 = 20;
 
 impl Issuer {
     pub fn write(self, token: Token) -> String {

@@ -25,6 +25,7 @@ use super::outgoing::Outgoing;
 use super::subscription::{Flow, PUSH_BYTES, PUSH_EVENTS, start_position};
 use crate::error::read_problem;
 use crate::groups::{Settled, Settling};
+use crate::planted::{Bug, has};
 use crate::state::Shared;
 
 pub(super) fn follow(
@@ -97,7 +98,8 @@ impl Follower {
                         wire::Subscribed { id: self.id, subscription: self.subscription, position };
                     return Some((ServerMessage::from(subscribed).into(), self));
                 }
-                At::Past { position, from, live, settled } if position >= settled.top() => {
+                At::Past { position, from, mut live, settled } if position >= settled.top() => {
+                    while has(Bug::RebuildMissesLive) && live.try_recv().is_ok() {}
                     let position = settled.top();
                     self.at = At::Live { from, live };
                     let caught_up = wire::CaughtUp { subscription: self.subscription, position };
@@ -112,7 +114,7 @@ impl Follower {
                     };
                     let position = page.next.unwrap_or(settled.top());
                     let mut events = page.events;
-                    events.retain(|event| settled.contains(event));
+                    events.retain(|event| settled.contains(event) || has(Bug::RebuildTellsUnsettled));
                     self.at = At::Past { position, from, settled, live };
                     if !events.is_empty() {
                         return Some(self.push(events));

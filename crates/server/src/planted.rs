@@ -1,0 +1,51 @@
+//! Mistakes on purpose, to see that the simulation catches them; see the list of
+//! `bus`, which this is like. Without the feature `planted` nothing of it is
+//! compiled in.
+
+/// Each is a mistake that somebody could make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "planted"), allow(dead_code))]
+pub enum Bug {
+    /// Deadlines are looked up on the wall clock.
+    WallClockDeadlines,
+    /// After a nack the session may still publish under what it had behind it.
+    ClaimsOutliveNack,
+    /// What is settled while the past is read is not told to who rebuilds.
+    RebuildMissesLive,
+    /// Who rebuilds is told all that was read as settled.
+    RebuildTellsUnsettled,
+    /// The tokens of one process are those of the process before.
+    RunsRepeat,
+}
+
+#[cfg(feature = "planted")]
+impl Bug {
+    pub const ALL: [Self; 5] = [
+        Self::WallClockDeadlines,
+        Self::ClaimsOutliveNack,
+        Self::RebuildMissesLive,
+        Self::RebuildTellsUnsettled,
+        Self::RunsRepeat,
+    ];
+}
+
+#[cfg(feature = "planted")]
+std::thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread's servers make this mistake, or none.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+#[cfg(feature = "planted")]
+pub(crate) fn has(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+#[cfg(not(feature = "planted"))]
+pub(crate) const fn has(_: Bug) -> bool {
+    false
+}
