@@ -336,3 +336,18 @@ fn positions_beyond_what_javascript_counts_are_exact() {
     });
     assert_eq!(delivered.collect::<Vec<_>>(), [far - 2, far, far + 1], "{} was settled before", far - 1);
 }
+
+#[test]
+fn a_session_that_hangs_up_while_the_server_goes_down_has_not_crashed() {
+    let mut world = World::new();
+    world.join_as(1, "i1", None, 10);
+    world.publish(&["a"]);
+    assert_eq!(world.positions(), [0]);
+    world.step(Input::Drain);
+    world.lost(1);
+    world.pass(1_000);
+    world.restart();
+    world.join(2);
+    let got = world.take();
+    assert_eq!((got[0].position(), got[0].attempt), (0, 1));
+}

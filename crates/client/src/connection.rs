@@ -282,7 +282,8 @@ impl Task {
                     for message in messages {
                         drained |= self.receive(message);
                     }
-                    if drained && self.waiting.is_empty() {
+                    // Members may still settle what they have; the bus ends the connection then.
+                    if drained && self.waiting.is_empty() && !self.streams.has_groups() {
                         return Ok(End::Broken);
                     }
                 }

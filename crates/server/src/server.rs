@@ -138,6 +138,7 @@ impl Server {
     /// writes the groups' cursors and closes the log.
     pub async fn shutdown(self) {
         let Self { shutdown, mut sessions, mut accepting, shared, .. } = self;
+        shared.groups.drain();
         shutdown.send_replace(true);
         let timeout = shared.config.drain_timeout;
         let (store, groups) = (shared.store.clone(), shared.groups.clone());

@@ -130,6 +130,8 @@ impl Group {
                 self.join(now, member, (instance, boot), Holds { credit, credit_bytes, window }, out);
             }
             Input::Leave(member) => self.leave(now, member, out),
+            // It was told to go, and its work comes again anyway: that is no crash.
+            Input::Lost(member) if self.draining => self.leave(now, member, out),
             Input::Lost(member) => self.lost(now, member, out),
             Input::Ack { member, tokens, reply } => self.ack(now, member, tokens, reply),
             Input::Nack { member, token, action, delay_ms, reason, jitter } => {

@@ -128,6 +128,10 @@ impl Streams {
         streams.into_iter().map(|stream| self.open_message(stream, last_id)).collect()
     }
 
+    pub fn has_groups(&self) -> bool {
+        self.all.values().any(|stream| matches!(stream.to, Listener::Group(_)))
+    }
+
     pub fn has_refused(&self) -> bool {
         !self.refused.is_empty()
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
-use daybook_bus::{LaneKey, Token};
+use daybook_bus::{LaneKey, MemberId, Token};
 use daybook_store::Fence;
 
 #[derive(Debug, Default)]
@@ -40,6 +40,11 @@ impl Claims {
         claims.retain(|other, claim| {
             other.member != token.member || other.serial <= token.serial || claim.key.as_ref() != Some(&key)
         });
+    }
+
+    /// The session holds something that is neither settled nor taken back.
+    pub fn any_of(&self, member: MemberId) -> bool {
+        self.lock().keys().any(|token| token.member == member)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Token, Claim>> {

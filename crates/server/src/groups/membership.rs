@@ -79,6 +79,11 @@ impl Membership {
         self.say(Word::Progress { token });
     }
 
+    /// Nothing that it was given waits to be settled.
+    pub fn is_idle(&self) -> bool {
+        !self.claims.any_of(self.member)
+    }
+
     /// Gives everything back in good order; returns when the group knows.
     pub async fn leave(mut self) {
         self.left = true;

@@ -252,6 +252,15 @@ impl Groups {
         Ok(count)
     }
 
+    /// Sends nothing more; what is out may still be settled.
+    pub fn drain(&self) {
+        let open = self.0.open.read().unwrap_or_else(PoisonError::into_inner);
+        for handle in open.values() {
+            // An error is a task that has ended: it sends nothing.
+            let _ = handle.commands.send(Command::Drain);
+        }
+    }
+
     /// Sends nothing more and writes the last checkpoints.
     pub async fn close(&self) {
         self.0.closing.store(true, Ordering::Release);

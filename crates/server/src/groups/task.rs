@@ -58,6 +58,7 @@ pub(super) enum Command {
         order: Order,
         done: oneshot::Sender<Result<(), Problem>>,
     },
+    Drain,
     Close(oneshot::Sender<()>),
 }
 
@@ -195,6 +196,7 @@ impl Task {
             }
             Command::Reset { to, done } => self.reset(to, done),
             Command::Operate { subject, order, done } => self.operate(&subject, order, done),
+            Command::Drain => self.step(Input::Drain),
             Command::Close(done) => {
                 self.closing = Some(done);
                 self.step(Input::Drain);

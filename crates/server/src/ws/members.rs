@@ -29,11 +29,13 @@ pub(super) struct Members {
     shared: Arc<Shared>,
     who: Member,
     seats: HashMap<u64, Seat>,
+    /// The server goes down, and all seats were given back.
+    left: bool,
 }
 
 impl Members {
     pub fn new(shared: Arc<Shared>, who: Member) -> Self {
-        Self { shared, who, seats: HashMap::new() }
+        Self { shared, who, seats: HashMap::new(), left: false }
     }
 
     pub fn join(&mut self, subscription: u64, join: wire::Join) -> Result<Job, Problem> {
@@ -83,21 +85,28 @@ impl Members {
 
     /// The fence of a delivery of this session; one already raised for any other token.
     pub fn fence(&self, token: &str) -> Fence {
-        let known = self.seats.values().find_map(|seat| lock(seat).as_ref()?.fence(token));
-        known.unwrap_or_else(|| {
+        self.live(token).unwrap_or_else(|| {
             let raised = Fence::new();
             raised.raise();
             raised
         })
     }
 
+    /// The fence of a delivery that this session has not settled and not lost.
+    pub fn live(&self, token: &str) -> Option<Fence> {
+        self.seats.values().find_map(|seat| lock(seat).as_ref()?.fence(token))
+    }
+
     /// `None`: no such subscription. The ack waits for publishes under its tokens.
     pub fn ack(&self, ack: wire::Ack, inflight: &Arc<Inflight>) -> Option<Option<Answer>> {
         let seat = self.seats.get(&ack.subscription)?.clone();
-        if lock(&seat).is_none() {
-            return None;
-        }
         let wire::Ack { id, tokens, .. } = ack;
+        if lock(&seat).is_none() {
+            // Too late for a server that goes down: it comes again, and is no error.
+            let stale = self.left.then(|| id.map(|id| wire::Done { id, stale: Some(tokens) }.into()));
+            return stale
+                .map(|answer| answer.map(|answer| -> Answer { Box::pin(async move { Some(answer) }) }));
+        }
         if id.is_none() && !inflight.is_publishing(&tokens) {
             if let Some(membership) = &*lock(&seat) {
                 membership.ack(tokens, None);
@@ -144,9 +153,15 @@ impl Members {
         }))
     }
 
+    /// Everything that this connection was given is settled.
+    pub fn are_idle(&self) -> bool {
+        self.seats.values().all(|seat| lock(seat).as_ref().is_none_or(Membership::is_idle))
+    }
+
     pub async fn leave_all(&mut self) {
-        for (_, seat) in self.seats.drain() {
-            let membership = lock(&seat).take();
+        self.left = true;
+        for seat in self.seats.values() {
+            let membership = lock(seat).take();
             if let Some(membership) = membership {
                 membership.leave().await;
             }
@@ -160,7 +175,7 @@ impl Members {
                 act(membership);
                 true
             }
-            None => false,
+            None => self.left,
         }
     }
 }

@@ -33,6 +33,8 @@ const UNANSWERED_PINGS: u32 = 3;
 /// For a client that did not read to take what is under way, and the reason.
 const LAST_WORD: Duration = Duration::from_secs(5);
 const BINARY: &str = "frames are text, not binary";
+/// How often a session that is to go looks whether all it was given is settled.
+const SETTLED_YET: Duration = Duration::from_millis(10);
 
 /// How a session ends.
 enum End {
@@ -214,6 +216,9 @@ impl Session {
         let mut shutdown = self.shared.shutdown.clone();
         // Made once: to register for it anew with every frame costs a lock each.
         let mut down = std::pin::pin!(going(&mut shutdown));
+        let mut settled_yet = interval(SETTLED_YET);
+        settled_yet.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leave_by = None;
         loop {
             // The frame of the hello may have brought company.
             match self.take_all(inbox) {
@@ -251,9 +256,15 @@ impl Session {
                 () = &mut down, if !self.draining => {
                     self.draining = true;
                     self.send(wire::Drain { reconnect_ms: 200 }.into());
-                    // Leaving in good order costs no attempt.
-                    self.members.leave_all().await;
-                    self.job(Job::Close { code: close::AWAY, reason: "the server is going down".into() });
+                    // What handlers are at, they may settle: or it would be done again.
+                    leave_by = Some(Instant::now() + self.shared.config.drain_timeout / 2);
+                }
+                now = settled_yet.tick(), if leave_by.is_some() => {
+                    if leave_by.is_some_and(|at| at <= now) || self.members.are_idle() {
+                        leave_by = None;
+                        self.members.leave_all().await;
+                        self.job(Job::Close { code: close::AWAY, reason: "the server is going down".into() });
+                    }
                 }
             }
         }
@@ -375,7 +386,8 @@ impl Session {
         (daybook_store::Answer<Result<Vec<daybook_store::Stored>, daybook_store::AppendError>>, Permit),
         Problem,
     > {
-        if self.draining {
+        // Only what belongs to a delivery that may still be settled.
+        if self.draining && m.delivery.as_deref().and_then(|token| self.members.live(token)).is_none() {
             return Err(going_down());
         }
         let fence = m.delivery.as_deref().map(|token| self.members.fence(token));
