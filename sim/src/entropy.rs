@@ -4,13 +4,18 @@
 //! 1. After [`seed`], everything in this process that asks the system for random
 //!    bytes (hash maps, uuids, tokio's `select!`) gets them from the seed, and
 //!    everything that asks for the time of day (the time in a uuid) gets virtual time.
-//! 2. Without it, the kernel answers as always.
+//! 2. Each host has a wall clock of its own ([`of_host`]), which [`move_clock`] sets
+//!    wrong; a host that was never named has the right time.
+//! 3. Without a seed, the kernel answers as always.
 //!
 //! # Not here
 //! The monotonic clock: tokio's is paused on simulated hosts and moves with them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::runtime::{Handle, Id};
 
 static SEEDED: AtomicBool = AtomicBool::new(false);
 static STATE: AtomicU64 = AtomicU64::new(0);
@@ -33,6 +38,39 @@ pub fn set_time(since_epoch: Duration) {
     NOW.fetch_max(EPOCH_SECONDS * 1_000_000 + since_epoch.as_micros() as u64, Ordering::SeqCst);
 }
 
+/// The wall clocks of all hosts: how far each is ahead of the time of day.
+static CLOCKS: Mutex<Clocks> = Mutex::new(Clocks { runtimes: Vec::new(), ahead: Vec::new() });
+
+struct Clocks {
+    /// A host has a runtime of its own, and another one each time it starts.
+    runtimes: Vec<(Id, &'static str)>,
+    /// Microseconds.
+    ahead: Vec<(&'static str, i64)>,
+}
+
+fn clocks() -> MutexGuard<'static, Clocks> {
+    CLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whoever asks for the time in this runtime asks the clock of this host.
+pub fn of_host(host: &'static str) {
+    clocks().runtimes.push((Handle::current().id(), host));
+}
+
+/// From now on the clock of this host is so far ahead of the time of day, or behind.
+pub fn move_clock(host: &'static str, ahead_us: i64) {
+    let mut clocks = clocks();
+    clocks.ahead.retain(|(other, _)| *other != host);
+    clocks.ahead.push((host, ahead_us));
+}
+
+fn ahead_here() -> i64 {
+    let Ok(runtime) = Handle::try_current().map(|handle| handle.id()) else { return 0 };
+    let clocks = clocks();
+    let host = clocks.runtimes.iter().rev().find(|(id, _)| *id == runtime).map(|(_, host)| *host);
+    clocks.ahead.iter().find(|(other, _)| Some(*other) == host).map_or(0, |(_, ahead)| *ahead)
+}
+
 /// Takes the place of the C library's function of this name.
 ///
 /// # Safety
@@ -44,7 +82,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
         // SAFETY: the caller's promise is handed on as it is.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) } as libc::c_int;
     }
-    let micros = NOW.fetch_add(1, Ordering::SeqCst);
+    let micros = NOW.fetch_add(1, Ordering::SeqCst).saturating_add_signed(ahead_here());
     let now = libc::timespec {
         tv_sec: (micros / 1_000_000) as libc::time_t,
         tv_nsec: (micros % 1_000_000 * 1_000) as libc::c_long,

@@ -52,6 +52,7 @@ impl Story {
             subject: key.map(|(subject, _)| subject.to_owned()),
             sequence: key.map(|(_, sequence)| sequence),
             cause: cause.map(str::to_owned),
+            recorded: position as i64,
             content: 7_000 + position,
         });
     }
@@ -289,4 +290,163 @@ fn one_attempt_too_many_is_found() {
     let (group, token) = (GROUP.name.to_owned(), T3.to_owned());
     story.note("m", What::Delivered { group, token, attempt: 4, position: 1, id, content });
     breaks("no more attempts than allowed", story);
+}
+
+#[test]
+fn a_time_that_goes_back_is_found() {
+    let mut story = Story::good();
+    story.log[2].recorded = 0;
+    breaks("the time of the bus never goes back", story);
+}
+
+impl Story {
+    /// Two events of one key out at once, with a session that asked for it.
+    fn in_window() -> Self {
+        let mut story = Self::good()
+            .without(|what| matches!(what, What::Delivered { .. } | What::Ack { .. } | What::Acked { .. }));
+        for record in &mut story.records {
+            if let What::Publish { token, .. } = &mut record.what {
+                *token = None;
+            }
+        }
+        story.note("m", What::Joining { group: GROUP.name.to_owned(), window: 2 });
+        story.delivered("m", T1, 0);
+        story.delivered("m", T2, 1);
+        story
+    }
+}
+
+#[test]
+fn a_window_is_no_alarm_and_acks_may_come_in_any_order() {
+    let mut story = Story::in_window();
+    story.ack("m", T2, 1);
+    story.ack("m", T1, 0);
+    story.acked("m", T1, 0);
+    story.acked("m", T2, 1);
+    assert_eq!(story.rules(), Vec::<&str>::new());
+}
+
+#[test]
+fn more_of_a_key_than_the_window_is_found() {
+    let mut story = Story::in_window();
+    let third = story.log.len() as u64;
+    story.publish("p", 2, "e4", None);
+    story.entry("e4", "Work", Some(("k", 2)), None);
+    story.stored("p", 2, third);
+    story.delivered("m", "a-1-1-9", third);
+    breaks("no more of a key than the window", story);
+}
+
+#[test]
+fn a_window_that_reaches_over_two_sessions_is_found() {
+    let mut story = Story::in_window();
+    story.records.pop();
+    story.note("n", What::Joining { group: GROUP.name.to_owned(), window: 2 });
+    story.delivered("n", T3, 1);
+    breaks("the next event waits until this one is settled", story);
+}
+
+#[test]
+fn an_ack_that_is_answered_before_an_earlier_event_is_settled_is_found() {
+    let mut story = Story::in_window();
+    story.ack("m", T2, 1);
+    story.acked("m", T2, 1);
+    breaks("an ack is answered once all before it is settled", story);
+}
+
+#[test]
+fn what_has_failed_in_company_is_found() {
+    let mut story = Story::in_window();
+    let Some(Record { what: What::Delivered { attempt, .. }, .. }) = story.records.last_mut() else {
+        panic!("a window ends with a delivery");
+    };
+    *attempt = 2;
+    breaks("what has failed comes alone", story);
+}
+
+#[test]
+fn an_event_that_comes_again_was_not_settled_by_what_came_before() {
+    let mut story = Story::good();
+    let last = story.records.iter().position(|r| matches!(r.what, What::Acked { position: 0, .. }));
+    story.records.truncate(last.expect("it is there"));
+    story.log.truncate(3);
+    // The ack got lost; the event came again, and the next one before it was settled.
+    story.delivered("n", "a-1-2-4", 0);
+    story.delivered("n", "a-1-2-5", 1);
+    breaks("the next event waits until this one is settled", story);
+}
+
+#[test]
+fn with_noted_runs_the_clock_in_a_token_does_not_tell_which_was_later() {
+    let run = |run| What::Run { run };
+    let mut story = Story::good();
+    let mut records = std::mem::take(&mut story.records);
+    story.note("faults", run(0xa));
+    story.records.append(&mut records);
+    story.note("faults", run(0x9));
+    // Later, although 9 is less than a: its clock had gone back.
+    story.delivered("n", "9-1-1-1", 1);
+    breaks("an answered ack is for ever", story);
+}
+
+impl Story {
+    fn rebuilding(&mut self, who: &str) {
+        self.note(who, What::Rebuilding { group: GROUP.name.to_owned() });
+    }
+
+    fn rebuilt(&mut self, who: &str, position: u64) {
+        let (id, content) = self.seen(position);
+        self.note(who, What::Rebuilt { group: GROUP.name.to_owned(), position, id, content });
+    }
+
+    fn rebuilt_past(&mut self, who: &str) {
+        self.note(who, What::RebuiltPast { group: GROUP.name.to_owned() });
+    }
+}
+
+#[test]
+fn a_complete_rebuild_is_no_alarm_and_repeats_are_none() {
+    let mut story = Story::good();
+    story.rebuilding("r");
+    for position in [0, 1, 0, 1] {
+        story.rebuilt("r", position);
+    }
+    story.rebuilt_past("r");
+    assert_eq!(story.rules(), Vec::<&str>::new());
+}
+
+#[test]
+fn a_rebuild_that_is_told_what_nobody_settled_is_found() {
+    let last = |what: &What| matches!(what, What::Ack { position: 1, .. } | What::Acked { position: 1, .. });
+    let mut story = Story::good().without(last);
+    story.rebuilding("r");
+    story.rebuilt("r", 0);
+    story.rebuilt("r", 1);
+    breaks("what is told as settled was settled", story);
+}
+
+#[test]
+fn a_rebuild_that_misses_what_was_settled_is_found() {
+    let mut story = Story::good();
+    story.rebuilding("r");
+    story.rebuilt("r", 0);
+    story.rebuilt_past("r");
+    breaks("who rebuilds is told all that was settled", story);
+}
+
+#[test]
+fn a_rebuild_in_another_order_than_the_keys_is_found() {
+    let mut story = Story::good();
+    story.rebuilding("r");
+    story.rebuilt("r", 1);
+    story.rebuilt("r", 0);
+    breaks("who rebuilds is told a key's events in order, and all", story);
+}
+
+#[test]
+fn a_rebuild_that_is_told_what_the_group_does_not_want_is_found() {
+    let mut story = Story::good();
+    story.rebuilding("r");
+    story.rebuilt("r", 2);
+    breaks("a group settles only what it wants", story);
 }

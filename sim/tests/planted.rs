@@ -7,7 +7,7 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
 
 /// What a seed of the whole system can see. Mistakes of the machine that only
 /// show in its own bookkeeping are found by its walk (`crates/bus/tests/walk.rs`).
-const MISTAKES: [&str; 14] = [
+const MISTAKES: [&str; 22] = [
     "AnsweredBeforeDurable",
     "ReadBeforeDurable",
     "FencesIgnored",
@@ -22,6 +22,14 @@ const MISTAKES: [&str; 14] = [
     "SettledComesAgain",
     "BacklogForgotten",
     "OneAttemptTooMany",
+    "ClockBelieved",
+    "WallClockDeadlines",
+    "RunsRepeat",
+    "RebuildMissesLive",
+    "RebuildTellsUnsettled",
+    "AckSettlesEarlier",
+    "FailedInCompany",
+    "ClaimsOutliveNack",
 ];
 
 #[test]

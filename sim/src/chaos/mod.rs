@@ -123,6 +123,7 @@ impl Run {
             processes.add_actor(&format!("publisher-{n}"), Role::Publisher);
         }
         for n in 1..=2 {
+            processes.add_actor(&format!("rebuilder-{n}"), Role::Rebuilder);
             processes.add_actor(&format!("follower-{n}"), Role::Follower);
         }
         let sink = File::append_to(&options.folder.join("chaos.history"))?;

@@ -13,6 +13,8 @@ pub struct Entry {
     pub subject: Option<String>,
     pub sequence: Option<u64>,
     pub cause: Option<String>,
+    /// When the bus took it, in microseconds.
+    pub recorded: i64,
     pub content: u64,
 }
 
@@ -25,6 +27,7 @@ impl Entry {
             subject: event.subject.clone(),
             sequence: event.sequence.map(|sequence| sequence.0),
             cause: event.causationid.clone(),
+            recorded: event.recordedtime.0,
             content: super::content(event),
         }
     }
@@ -62,6 +65,17 @@ pub struct GroupSpec {
 impl GroupSpec {
     pub fn wants(&self, entry: &Entry) -> bool {
         entry.kind.starts_with(self.types)
+    }
+
+    /// Of each event that the group wants, the one of its key before it.
+    pub fn predecessors(&self, log: &Logged) -> HashMap<u64, u64> {
+        let (mut last, mut before) = (HashMap::new(), HashMap::new());
+        for entry in log.entries.iter().filter(|entry| self.wants(entry)) {
+            if let Some(previous) = last.insert(self.key(entry), entry.position) {
+                before.insert(entry.position, previous);
+            }
+        }
+        before
     }
 
     pub fn key<'a>(&self, entry: &'a Entry) -> Key<'a> {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{Counts, Verdict, check};
 pub use log::{Entry, GroupSpec, Key, KeyOf, Logged};
-pub use token::Token;
+pub use token::{Runs, Token};
 
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,26 @@ pub enum What {
         id: String,
         content: u64,
     },
+    /// A seat is asked for, with so many events of one key at once.
+    Joining {
+        group: String,
+        window: u64,
+    },
+    /// Somebody begins to rebuild from what the group has settled.
+    Rebuilding {
+        group: String,
+    },
+    /// It is told that an event is settled, …
+    Rebuilt {
+        group: String,
+        position: u64,
+        id: String,
+        content: u64,
+    },
+    /// … and that all is told which was settled when it began.
+    RebuiltPast {
+        group: String,
+    },
     Delivered {
         group: String,
         token: String,
@@ -98,6 +118,10 @@ pub enum What {
         group: String,
         subject: String,
         answered: bool,
+    },
+    /// The server began, and this is what its tokens begin with.
+    Run {
+        run: u64,
     },
     /// Something was done to the system.
     Fault {

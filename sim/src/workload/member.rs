@@ -1,29 +1,31 @@
 //! One instance of a service: takes deliveries, publishes what follows under
 //! their tokens, acks. And does everything wrong that a handler may do.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use daybook_client::model::wire::NackAction;
 use daybook_client::{Client, Delivery, Membership, Settler};
-use daybook_model::{Data, NewEvent};
+use daybook_model::{Data, Event, NewEvent};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::{Actor, is_poison, join};
-use crate::history::{GroupSpec, What, content};
+use crate::history::{GroupSpec, KeyOf, What, content};
 
 /// How long a handler waits for the answer to its publish before it asks again.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Unsettled deliveries that a member takes.
 const CREDIT: u64 = 8;
 
-/// Serves until told to leave.
-pub async fn serve(mut actor: Actor, group: &'static GroupSpec) {
+/// Serves until told to leave; takes up to `window` events of a key at once.
+pub async fn serve(mut actor: Actor, group: &'static GroupSpec, window: u64) {
     let client = actor.connect(group.name, DEADLINE).await;
     let stall = Stall::default();
     while !actor.orders.is_leaving() {
-        let Ok(mut seat) = client.join(join(group, CREDIT)).await else {
+        actor.scribe.note(What::Joining { group: group.name.to_owned(), window });
+        let Ok(mut seat) = client.join(join(group, CREDIT, window)).await else {
             sleep(Duration::from_millis(200)).await;
             continue;
         };
@@ -78,6 +80,7 @@ async fn sit(
     stall: &Stall,
 ) -> Left {
     let mut handlers = JoinSet::new();
+    let mut turns = Turns::default();
     loop {
         let orders = actor.orders.clone();
         let told = async move {
@@ -98,13 +101,15 @@ async fn sit(
                 });
                 let dice = crate::entropy::Dice::new(actor.dice.roll(), &delivery.event.id);
                 let actor = Actor { dice, ..actor.clone() };
-                let handler = Handler { actor, group, client: client.clone(), settler: seat.settler(), delivery };
+                let (client, settler) = (client.clone(), seat.settler());
+                let turn = turns.of(group, &delivery.event);
+                let handler = Handler { actor, group, client, settler, delivery, turn };
                 handlers.spawn(handler.run(stall.clone()));
             }
             Some(_) = handlers.join_next(), if !handlers.is_empty() => {}
             () = told => return Left::Told,
         }
-        if !actor.orders.is_calm() && actor.dice.chance(2) {
+        if actor.may_fail() && actor.dice.chance(2) {
             let length = Duration::from_millis(actor.dice.between(3_000, 14_000));
             sleep_until(stall.begin(length)).await;
         }
@@ -117,17 +122,64 @@ struct Handler {
     client: Client,
     settler: Settler,
     delivery: Delivery,
+    turn: Turn,
+}
+
+/// With a window there may be several handlers of one key: each does its work
+/// when the one before has done its own.
+#[derive(Default)]
+struct Turns(HashMap<String, oneshot::Receiver<()>>);
+
+#[derive(Default)]
+struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Turns {
+    fn of(&mut self, group: &GroupSpec, event: &Event) -> Turn {
+        let key = match (group.key, &event.subject) {
+            (KeyOf::Group, _) => String::new(),
+            (KeyOf::Subject, Some(subject)) => subject.clone(),
+            (KeyOf::Subject, None) => return Turn::default(),
+        };
+        let (done, ended) = oneshot::channel();
+        Turn { before: self.0.insert(key, ended), done: Some(done) }
+    }
+}
+
+impl Turn {
+    async fn come(&mut self) {
+        if let Some(before) = self.before.take() {
+            // However it ended: what is void by that is refused.
+            let _ = before.await;
+        }
+    }
+
+    fn over(&mut self) {
+        self.done = None;
+    }
 }
 
 impl Handler {
     async fn run(mut self, stall: Stall) {
         sleep(Duration::from_millis(self.actor.dice.below(20))).await;
         stall.over().await;
-        if !self.actor.orders.is_calm() && self.misbehaves().await {
+        // Some fail before it is their turn.
+        if self.actor.dice.chance(900) {
+            self.turn.come().await;
+        }
+        if self.actor.may_fail() && self.misbehaves().await {
             return;
         }
+        self.turn.come().await;
         stall.over().await;
         let entitled = self.publish().await;
+        // Acks of one key may go out in any order.
+        self.turn.over();
+        if self.actor.dice.chance(100) {
+            sleep(Duration::from_millis(self.actor.dice.below(200))).await;
+        }
         stall.over().await;
         // Some try to settle what is not theirs any more.
         if entitled || self.actor.dice.chance(300) {

@@ -7,6 +7,7 @@ mod follower;
 mod member;
 mod operator;
 mod publisher;
+mod rebuilder;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use follower::follow;
 pub use member::serve;
 pub use operator::{QUIET_ROUNDS, mend};
 pub use publisher::publish;
+pub use rebuilder::rebuild;
 
 /// The groups of every run: keys wait for themselves, everything waits for
 /// everything, and keys that fail until somebody mends the handler.
@@ -50,8 +52,9 @@ pub fn is_poison(subject: &str) -> bool {
 }
 
 /// How a member asks for its seat.
-pub fn join(group: &GroupSpec, credit: u64) -> Join {
+pub fn join(group: &GroupSpec, credit: u64, window: u64) -> Join {
     Join {
+        window: (window > 1).then_some(window),
         filter: Some(Filter { types: Some(vec![Pattern(format!("{}*", group.types))]), ..Filter::default() }),
         mode: (group.key == KeyOf::Group).then_some(Mode::Exclusive),
         max_attempts: Some(group.max_attempts),
@@ -73,6 +76,8 @@ pub struct Actor {
     pub keys: u64,
     /// Pause between two publishes at most, in milliseconds.
     pub pause_ms: u64,
+    /// A handler without fault: then nothing has a reason to come twice.
+    pub faultless: bool,
 }
 
 /// What an actor is told from outside.
@@ -82,6 +87,13 @@ pub struct Orders {
     pub calm: Arc<AtomicBool>,
     /// Go in good order.
     pub leave: Arc<AtomicBool>,
+}
+
+impl Actor {
+    /// Whether something may be done wrong now.
+    fn may_fail(&self) -> bool {
+        !self.faultless && !self.orders.is_calm()
+    }
 }
 
 impl Orders {

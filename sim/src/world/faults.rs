@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use turmoil::Sim;
 
-use super::{FOLLOWERS, MEMBERS, PUBLISHERS, Shared, net, note_fault};
-use crate::entropy::Dice;
+use super::{FOLLOWERS, MEMBERS, PUBLISHERS, REBUILDERS, Shared, clients, net, note_fault, only_clocks};
+use crate::entropy::{Dice, move_clock};
 
 /// Everything that can be done to the system. A run of many seeds must have done each.
-pub const KINDS: [&str; 14] = [
+pub const KINDS: [&str; 18] = [
     "server killed",
     "server restarted",
     "disk failed",
@@ -28,7 +28,14 @@ pub const KINDS: [&str; 14] = [
     "link cut one way",
     "link held",
     "link slow",
+    "rebuilder killed",
+    "server's clock back",
+    "server's clock ahead",
+    "client's clock moved",
 ];
+
+/// How far a clock is wrong at most, either way.
+const WRONG_MS: u64 = 3_600_000;
 
 pub struct Faults {
     dice: Dice,
@@ -39,6 +46,9 @@ pub struct Faults {
     /// What is wrong with the link between a host and the server, and until when.
     links: BTreeMap<&'static str, (Link, Duration)>,
     disk_slow_until: Option<Duration>,
+    /// How far the server's clock is ahead, in milliseconds.
+    server_ahead: i64,
+    only_clocks: bool,
     done: BTreeMap<String, u64>,
 }
 
@@ -61,6 +71,8 @@ impl Faults {
             down: BTreeMap::new(),
             links: BTreeMap::new(),
             disk_slow_until: None,
+            server_ahead: 0,
+            only_clocks: only_clocks(seed),
             done: KINDS.iter().map(|kind| ((*kind).to_owned(), 0)).collect(),
         }
     }
@@ -137,7 +149,10 @@ impl Faults {
     }
 
     fn strike(&mut self, sim: &mut Sim<'_>, now: Duration) {
-        match self.dice.below(100) {
+        if self.only_clocks {
+            return self.move_a_clock();
+        }
+        match self.dice.below(108) {
             0..8 => self.kill_server(sim, now),
             8..12 => {
                 self.did("server restarted", net::SERVER);
@@ -154,13 +169,13 @@ impl Faults {
                 self.disk_slow_until = Some(now + self.millis(500, 6_000));
             }
             20..42 => {
-                let (name, _) = *self.dice.pick(&MEMBERS);
+                let (name, ..) = *self.dice.pick(&MEMBERS);
                 // Sometimes within the grace of its keys, sometimes beyond.
                 let length = self.millis(50, 9_000);
                 self.kill(sim, name, now + length, "member killed");
             }
             42..50 => {
-                let (name, _) = *self.dice.pick(&MEMBERS);
+                let (name, ..) = *self.dice.pick(&MEMBERS);
                 self.did("member left", name);
                 self.shared.leave[name].store(true, Ordering::SeqCst);
             }
@@ -174,7 +189,29 @@ impl Faults {
                 let length = self.millis(50, 3_000);
                 self.kill(sim, name, now + length, "follower killed");
             }
+            100..102 => {
+                let name = *self.dice.pick(&REBUILDERS);
+                let length = self.millis(50, 3_000);
+                self.kill(sim, name, now + length, "rebuilder killed");
+            }
+            102.. => self.move_a_clock(),
             roll => self.break_link(sim, now, roll),
+        }
+    }
+
+    /// Sets a clock wrong, or another way wrong; it stays so.
+    fn move_a_clock(&mut self) {
+        let ahead = self.dice.between(0, 2 * WRONG_MS) as i64 - WRONG_MS as i64;
+        if self.dice.chance(500) {
+            let kind = if ahead < self.server_ahead { "server's clock back" } else { "server's clock ahead" };
+            self.server_ahead = ahead;
+            self.did(kind, net::SERVER);
+            move_clock(net::SERVER, ahead * 1_000);
+        } else {
+            let all: Vec<_> = clients().collect();
+            let name = *self.dice.pick(&all);
+            self.did("client's clock moved", name);
+            move_clock(name, ahead * 1_000);
         }
     }
 
@@ -199,7 +236,7 @@ impl Faults {
     }
 
     fn break_link(&mut self, sim: &mut Sim<'_>, now: Duration, roll: u64) {
-        let all: Vec<_> = MEMBERS.iter().map(|(name, _)| *name).chain(PUBLISHERS).chain(FOLLOWERS).collect();
+        let all: Vec<_> = clients().collect();
         let name = *self.dice.pick(&all);
         if self.links.contains_key(name) {
             return;

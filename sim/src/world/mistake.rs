@@ -2,23 +2,31 @@
 //! Those of the group machine are its own: `daybook_bus::Bug`.
 
 use daybook_bus::Bug;
+use daybook_server::planted::Bug as ServerBug;
 
 /// A mistake on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     Store(Mistake),
     Group(Bug),
+    /// The group's task, around the machine.
+    Server(ServerBug),
 }
 
 impl Planted {
     pub fn all() -> impl Iterator<Item = Self> {
-        Mistake::ALL.into_iter().map(Self::Store).chain(Bug::ALL.into_iter().map(Self::Group))
+        Mistake::ALL
+            .into_iter()
+            .map(Self::Store)
+            .chain(Bug::ALL.into_iter().map(Self::Group))
+            .chain(ServerBug::ALL.into_iter().map(Self::Server))
     }
 
     pub fn name(self) -> String {
         match self {
             Self::Store(mistake) => format!("{mistake:?}"),
             Self::Group(bug) => format!("{bug:?}"),
+            Self::Server(bug) => format!("{bug:?}"),
         }
     }
 
@@ -40,14 +48,17 @@ pub enum Mistake {
     CheckpointBeforeDurable,
     /// A crash brings an older checkpoint back.
     CheckpointFromBefore,
+    /// The time of an event is whatever the clock says.
+    ClockBelieved,
 }
 
 impl Mistake {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AnsweredBeforeDurable,
         Self::ReadBeforeDurable,
         Self::FencesIgnored,
         Self::CheckpointBeforeDurable,
         Self::CheckpointFromBefore,
+        Self::ClockBelieved,
     ];
 }

@@ -57,18 +57,30 @@ pub struct Outcome {
 const CALM_MAX: Duration = Duration::from_secs(240);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-const MEMBERS: [(&str, usize); 8] = [
-    ("ledger-1", 0),
-    ("ledger-2", 0),
-    ("ledger-3", 0),
-    ("audit-1", 1),
-    ("audit-2", 1),
-    ("fragile-1", 2),
-    ("fragile-2", 2),
-    ("fragile-3", 2),
+/// Name, group, and how many events of one key it takes at once.
+const MEMBERS: [(&str, usize, u64); 8] = [
+    ("ledger-1", 0, 1),
+    ("ledger-2", 0, 4),
+    ("ledger-3", 0, 2),
+    ("audit-1", 1, 1),
+    ("audit-2", 1, 3),
+    ("fragile-1", 2, 1),
+    ("fragile-2", 2, 3),
+    ("fragile-3", 2, 8),
 ];
 const PUBLISHERS: [&str; 3] = ["publisher-1", "publisher-2", "publisher-3"];
 const FOLLOWERS: [&str; 2] = ["follower-1", "follower-2"];
+const REBUILDERS: [&str; 2] = ["rebuilder-1", "rebuilder-2"];
+
+/// Everybody but the server and the operator.
+fn clients() -> impl Iterator<Item = &'static str> {
+    MEMBERS.iter().map(|(name, ..)| *name).chain(PUBLISHERS).chain(FOLLOWERS).chain(REBUILDERS)
+}
+
+/// Of these seeds only clocks go wrong: then nothing has a reason to come twice.
+fn only_clocks(seed: u64) -> bool {
+    seed % 10 == 7
+}
 
 /// What the hosts and whoever breaks them share.
 struct Shared {
@@ -95,6 +107,10 @@ pub fn run(options: Options) -> Outcome {
         Some(Planted::Group(bug)) => Some(bug),
         _ => None,
     });
+    daybook_server::planted::plant(match options.planted {
+        Some(Planted::Server(bug)) => Some(bug),
+        _ => None,
+    });
     let tick = Duration::from_millis(*dice.pick(&[2, 5]));
     let mut sim = turmoil::Builder::new()
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(entropy::EPOCH_SECONDS))
@@ -107,14 +123,18 @@ pub fn run(options: Options) -> Outcome {
         .build();
     let shared = shared(options.seed, mistake);
     server(&mut sim, &shared);
-    for (name, group) in MEMBERS {
-        actor(&mut sim, &shared, options.seed, name, move |actor| workload::serve(actor, &GROUPS[group]));
+    for (name, group, window) in MEMBERS {
+        let serve = move |actor| workload::serve(actor, &GROUPS[group], window);
+        actor(&mut sim, &shared, options.seed, name, serve);
     }
     for name in PUBLISHERS {
         actor(&mut sim, &shared, options.seed, name, workload::publish);
     }
     for name in FOLLOWERS {
         actor(&mut sim, &shared, options.seed, name, workload::follow);
+    }
+    for name in REBUILDERS {
+        actor(&mut sim, &shared, options.seed, name, workload::rebuild);
     }
     operator::host(&mut sim, &shared);
 
@@ -128,11 +148,15 @@ pub fn run(options: Options) -> Outcome {
     let log = shared.disk.logged();
     let settled = shared.settled.load(Ordering::SeqCst);
     let mut verdict = history::check(&records, &log, &GROUPS, settled);
+    let twice = [("again", verdict.counts.again), ("fenced", verdict.counts.fenced)];
     let mut broken = |rule, detail| verdict.violations.push(Violation { rule, detail });
     match stopped {
         Err(error) => broken("the system runs", error),
         Ok(()) if !settled => broken("everything comes to an end", format!("not within {CALM_MAX:?}")),
         Ok(()) => {}
+    }
+    for (what, n) in twice.into_iter().filter(|(_, n)| only_clocks(options.seed) && *n > 0) {
+        broken("a clock that jumps costs no claim", format!("{n} {what}"));
     }
     Outcome {
         violations: verdict.violations,
@@ -146,7 +170,6 @@ pub fn run(options: Options) -> Outcome {
 }
 
 fn shared(seed: u64, mistake: Option<Mistake>) -> Arc<Shared> {
-    let names = MEMBERS.iter().map(|(name, _)| *name).chain(PUBLISHERS).chain(FOLLOWERS);
     Arc::new_cyclic(|weak: &std::sync::Weak<Shared>| {
         let weak = weak.clone();
         let outside = move || weak.upgrade().map_or(0, |shared| shared.now.load(Ordering::SeqCst));
@@ -157,7 +180,7 @@ fn shared(seed: u64, mistake: Option<Mistake>) -> Arc<Shared> {
             }),
             now: AtomicU64::new(0),
             calm: Arc::default(),
-            leave: names.map(|name| (name, Arc::default())).collect(),
+            leave: clients().map(|name| (name, Arc::default())).collect(),
             restart_server: Notify::new(),
             settled: AtomicBool::new(false),
         }
@@ -196,6 +219,7 @@ fn server(sim: &mut turmoil::Sim<'_>, shared: &Arc<Shared>) {
     sim.host(net::SERVER, move || {
         let shared = shared.clone();
         async move {
+            entropy::of_host(net::SERVER);
             loop {
                 let store = SimStore::open(&shared.disk);
                 let listener = listen().await;
@@ -205,6 +229,7 @@ fn server(sim: &mut turmoil::Sim<'_>, shared: &Arc<Shared>) {
                     ..daybook_server::Config::new("")
                 };
                 let server = daybook_server::start_on(config, store, listener).await?;
+                shared.memory_note(What::Run { run: server.run() });
                 tokio::select! {
                     // As the real one: a disk that failed ends the process.
                     _ = server.wait() => return Ok(()),
@@ -237,6 +262,7 @@ where
     sim.host(name, move || {
         let (shared, boots, work) = (shared.clone(), boots.clone(), work.clone());
         async move {
+            entropy::of_host(name);
             loop {
                 let boot = boots.fetch_add(1, Ordering::SeqCst) + 1;
                 let who = format!("{name}#{boot}");
@@ -250,6 +276,7 @@ where
                     calls: Arc::default(),
                     keys: 6,
                     pause_ms: 400,
+                    faultless: only_clocks(seed),
                 };
                 work(actor).await;
                 sleep(Duration::from_millis(100)).await;

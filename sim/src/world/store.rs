@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daybook_model::{Event, Position, Timestamp};
 use daybook_store::memory::MemoryStore;
@@ -22,8 +22,11 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::sleep;
 
 use super::mistake::Mistake;
-use crate::entropy::{Dice, EPOCH_SECONDS};
+use crate::entropy::Dice;
 use crate::history::{Entry, Logged};
+
+/// Milliseconds that a read takes at most.
+const READ_MS: u64 = 3;
 
 /// What outlives the server; clones share it.
 #[derive(Clone)]
@@ -49,9 +52,11 @@ struct State {
 
 impl Disk {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
-        let clock = || Timestamp(EPOCH_SECONDS as i64 * 1_000_000 + micros());
+        let ordered = MemoryStore::new(wall_clock);
+        let believes = mistake == Some(Mistake::ClockBelieved);
+        let ordered = if believes { ordered.believing_the_clock() } else { ordered };
         Self(Arc::new(Mutex::new(State {
-            ordered: Arc::new(MemoryStore::new(clock)),
+            ordered: Arc::new(ordered),
             durable: Position::ZERO,
             ends: Vec::new(),
             checkpoints: BTreeMap::new(),
@@ -126,8 +131,10 @@ fn answered<T>(answer: impl Future<Output = Result<T, ReadError>>) -> Option<T> 
     }
 }
 
-fn micros() -> i64 {
-    turmoil::sim_elapsed().map_or(0, |elapsed| elapsed.as_micros() as i64)
+/// As the real store reads it: that of the server's host, right or wrong.
+fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(since.as_micros() as i64)
 }
 
 /// What one process of the server opens of the [`Disk`].
@@ -274,8 +281,14 @@ impl EventStore for SimStore {
         Box::pin(async move { if durable.await.unwrap_or(false) { raised.await } else { lost() } })
     }
 
+    /// What is there when it is asked for, a moment later.
     fn read(&self, query: Query) -> Answer<Result<Page, ReadError>> {
-        self.ordered.read(self.capped(query))
+        let page = self.ordered.read(self.capped(query));
+        let pause = self.disk.lock().dice.below(READ_MS + 1);
+        Box::pin(async move {
+            sleep(Duration::from_millis(pause)).await;
+            page.await
+        })
     }
 
     fn event_by_id(&self, id: &str) -> Answer<Result<Option<Arc<Event>>, ReadError>> {

@@ -9,6 +9,7 @@
 mod groups;
 mod publishes;
 mod readers;
+mod rebuilds;
 
 use super::{GroupSpec, Logged, Record, What};
 
@@ -42,10 +43,19 @@ pub struct Counts {
     pub skipped: u64,
     /// Acks of a claim that was lost by then.
     pub late_acks: u64,
+    /// Deliveries of a key whose session had an earlier event of it.
+    pub in_window: u64,
+    /// Answered acks of such deliveries.
+    pub acked_in_window: u64,
+    /// Events told to who rebuilds, and how often all of the past was told.
+    pub rebuilt: u64,
+    pub rebuilds: u64,
+    /// Events that settled while somebody was rebuilding, told live.
+    pub rebuilt_live: u64,
 }
 
 impl Counts {
-    pub fn named(&self) -> [(&'static str, u64); 12] {
+    pub fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("stored", self.stored),
             ("refused", self.refused),
@@ -59,6 +69,11 @@ impl Counts {
             ("given back", self.given_back),
             ("skipped", self.skipped),
             ("late acks", self.late_acks),
+            ("in a window", self.in_window),
+            ("acked in a window", self.acked_in_window),
+            ("rebuilt", self.rebuilt),
+            ("rebuilds", self.rebuilds),
+            ("rebuilt live", self.rebuilt_live),
         ]
     }
 }
@@ -85,6 +100,7 @@ pub fn check(records: &[Record], log: &Logged, groups: &[GroupSpec], settled: bo
     readers::check(records, log, &mut verdict);
     for group in groups {
         groups::check(records, log, group, settled, &mut verdict);
+        rebuilds::check(records, log, group, &mut verdict);
     }
     verdict
 }
@@ -94,6 +110,10 @@ fn the_log_itself(log: &Logged, verdict: &mut Verdict) {
     for (i, entry) in log.entries.iter().enumerate() {
         if entry.position != i as u64 {
             verdict.broken("positions are gapless", format!("place {i} holds position {}", entry.position));
+        }
+        if i > 0 && log.entries[i - 1].recorded > entry.recorded {
+            let detail = format!("{} at {} is older than what is before it", entry.id, entry.position);
+            verdict.broken("the time of the bus never goes back", detail);
         }
         if log.times(&entry.id) > 1 {
             verdict.broken("an id is stored once", entry.id.clone());

@@ -18,7 +18,9 @@ pub(super) fn check(records: &[Record], log: &Logged, verdict: &mut Verdict) {
                 *expected = position + 1;
                 (position, id, content)
             }
-            What::Delivered { position, id, content, .. } => (position, id, content),
+            What::Delivered { position, id, content, .. } | What::Rebuilt { position, id, content, .. } => {
+                (position, id, content)
+            }
             _ => continue,
         };
         match log.at(*position) {
