@@ -8,8 +8,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::http::{Http, segment};
+use super::rebuild::Host;
 use super::{Bus, edge};
-use crate::exit::Failure;
+use crate::exit::{Failure, NOT_FOUND};
 use crate::output::Format;
 
 /// Service groups: who is in them, how far they are, what is parked.
@@ -33,7 +34,7 @@ pub enum Command {
 #[derive(clap::Subcommand)]
 pub enum Parked {
     /// Which keys are parked, where and why.
-    Ls(One),
+    Ls(Everything),
     /// Let a key go on with the event it failed at.
     Retry(Order),
     /// Let a key go on without the event it failed at.
@@ -55,6 +56,18 @@ pub struct One {
     bus: Bus,
     #[arg(long, value_enum)]
     output: Option<Format>,
+}
+
+#[derive(clap::Args)]
+pub struct Everything {
+    #[command(flatten)]
+    one: One,
+    /// The host that runs the service: with it, what its views go on without is listed too.
+    #[arg(long, env = "DAYBOOK_HOST")]
+    host: Option<String>,
+    /// The token that the host demands.
+    #[arg(long, env = "DAYBOOK_SERVICE_TOKEN", hide_env_values = true)]
+    host_token: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -130,16 +143,33 @@ pub async fn run(command: Command) -> Result<(), Failure> {
                 _ => line(&found),
             }
         }
-        Command::Parked(Parked::Ls(One { group, bus, output })) => {
-            let found = Http::new(&bus)?.get(&format!("/v1/groups/{}/parked", segment(&group))).await?;
-            list(&found, output, &["key", "position", "attempts", "reason"], |p| {
-                ["subject", "position", "attempts", "reason"].map(|name| text(&p[name])).to_vec()
-            })
-        }
+        Command::Parked(Parked::Ls(everything)) => list_parked(everything).await,
         Command::Parked(Parked::Retry(order)) => act(order, "retry").await,
         Command::Parked(Parked::Skip(order)) => act(order, "skip").await,
         Command::Reset(reset) => begin_anew(reset).await,
     }
+}
+
+/// Keys that wait in the group, and, where the host is named, what its views go on without.
+async fn list_parked(everything: Everything) -> Result<(), Failure> {
+    let Everything { one: One { group, bus, output }, host, host_token } = everything;
+    let keys = Http::new(&bus)?.get(&format!("/v1/groups/{}/parked", segment(&group))).await;
+    let Some(host) = host else {
+        return list(&keys?, output, &["key", "position", "attempts", "reason"], |p| {
+            ["subject", "position", "attempts", "reason"].map(|name| text(&p[name])).to_vec()
+        });
+    };
+    let views = Host::at(host, host_token).parked(&group).await?;
+    let mut found = match keys {
+        Ok(Value::Array(keys)) => keys,
+        // A service that has nothing but views is in no group.
+        Err(failure) if failure.code == NOT_FOUND => Vec::new(),
+        other => return other.map(|_| ()),
+    };
+    found.extend(views);
+    list(&Value::Array(found), output, &["view", "key", "position", "attempts", "reason"], |p| {
+        ["view", "subject", "position", "attempts", "reason"].map(|name| text(&p[name])).to_vec()
+    })
 }
 
 /// Says the number first, then does it.

@@ -21,6 +21,19 @@ pub struct Host {
 }
 
 impl Host {
+    pub fn at(host: String, token: Option<String>) -> Self {
+        Self { host, token }
+    }
+
+    /// What the views of a service go on without: an event for each view that failed on it.
+    pub async fn parked(&self, service: &str) -> Result<Vec<Value>, Failure> {
+        let mut rows = Vec::new();
+        let path = format!("/-/services/{}/state?table=parked", segment(service));
+        let each = |line: &str| rows.extend(serde_json::from_str::<Value>(line).ok());
+        self.lines(Method::GET, &path, each).await?;
+        Ok(rows.into_iter().map(|mut row| row["value"].take()).collect())
+    }
+
     /// Every line of the answer as it comes, however long that takes.
     async fn lines(&self, method: Method, path: &str, mut each: impl FnMut(&str)) -> Result<(), Failure> {
         let host = self.host.trim_end_matches('/');

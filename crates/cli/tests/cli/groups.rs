@@ -1,5 +1,6 @@
 //! `daybook group`, beside a service that fails.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use crate::{DAYBOOK, Serve, line};
@@ -68,6 +69,63 @@ fn a_parked_key_is_found_explained_and_let_go() {
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     assert!(refused.stderr.contains("members"), "{}", refused.stderr);
     drop(running);
+}
+
+/// What `parked ls` lists once it is so much.
+fn parked(serve: &Serve, args: &[&str], many: usize) -> Vec<serde_json::Value> {
+    for _ in 0..1_000 {
+        let ran = serve.run(&[&["group", "parked", "ls", "picky"], args].concat(), "");
+        if ran.code == 0 && ran.stdout.lines().count() >= many {
+            return ran.lines();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("there are never {many} parked");
+}
+
+#[test]
+fn what_the_views_of_a_service_go_on_without_is_listed_with_its_parked_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&dir.path().join("data"));
+    // Before the service begins: a view that is filled gives an event up soon.
+    let lines = line("e0", "k/good", None) + &line("e1", "k/bad", None);
+    assert_eq!(serve.run(&["publish"], &lines).code, 0);
+    let script = dir.path().join("picky.lua");
+    let text = r#"
+local svc = service("picky", { version = 1 })
+svc:on("Happened", function(e)
+  if e.subject == "k/bad" then return park("it is bad") end
+end)
+svc:view("names", { "Happened" }, function(kv, e)
+  if e.subject == "k/good" then error("no name for " .. e.id) end
+end)
+"#;
+    std::fs::write(&script, text).unwrap();
+    let mut child = Command::new(DAYBOOK)
+        .args(["run", script.to_str().unwrap(), "--listen", "127.0.0.1:0", "--bus", &serve.bus, "--state"])
+        .arg(dir.path().join("state"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let _running = Running(child);
+    let listening =
+        |line: std::io::Result<String>| Some(line.unwrap().strip_prefix("listening on ")?.to_owned());
+    let host = said.by_ref().find_map(listening);
+    std::thread::spawn(move || for _ in said {});
+    let host = host.expect("it says where it listens");
+
+    let all = parked(&serve, &["--host", &host], 2);
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!((all[0]["subject"].as_str(), all[0]["view"].as_str()), (Some("k/bad"), None));
+    assert_eq!((all[1]["subject"].as_str(), all[1]["view"].as_str()), (Some("k/good"), Some("names")));
+    assert_eq!(all[1]["position"], "0");
+    let reason = all[1]["reason"].as_str().unwrap();
+    assert!(reason.contains("picky.lua:7") && reason.contains("no name for e0"), "{reason}");
+    assert_eq!(parked(&serve, &[], 1).len(), 1, "the bus knows nothing of views");
+    let gone = serve.run(&["group", "parked", "ls", "picky", "--host", "http://127.0.0.1:1"], "");
+    assert_eq!(gone.code, 6, "{}", gone.stderr);
 }
 
 #[test]
