@@ -50,6 +50,15 @@ struct State {
     mistake: Option<Mistake>,
 }
 
+impl State {
+    /// A beginning of what was written and not synced is there for good.
+    fn decide_pending(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        let kept = self.dice.below(pending.len() as u64 + 1) as usize;
+        self.checkpoints.extend(pending.into_iter().take(kept));
+    }
+}
+
 impl Disk {
     pub fn new(seed: u64, mistake: Option<Mistake>) -> Self {
         let ordered = MemoryStore::new(wall_clock);
@@ -93,9 +102,7 @@ impl Disk {
         state.durable = head;
         state.ends.clear();
         state.failing = false;
-        let pending = std::mem::take(&mut state.pending);
-        let kept = state.dice.below(pending.len() as u64 + 1) as usize;
-        state.checkpoints.extend(pending.into_iter().take(kept));
+        state.decide_pending();
         if state.mistake == Some(Mistake::CheckpointFromBefore) {
             state.checkpoints = state.older.clone();
         }
@@ -151,7 +158,10 @@ impl SimStore {
     /// To be called on the server's host: its sync runs there and dies with it.
     pub fn open(disk: &Disk) -> Arc<Self> {
         let (ordered, durable) = {
-            let state = disk.lock();
+            let mut state = disk.lock();
+            // What a process before could not sync must not turn up after this one
+            // has read the checkpoints without it.
+            state.decide_pending();
             (state.ordered.clone(), state.durable)
         };
         let store = Arc::new(Self {
