@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use daybook_log::sim::{Random, SimDisk};
 use daybook_log::suite::Suite;
-use daybook_model::{Event, NewEvent, Position, Timestamp};
+use daybook_model::{Data, Event, JsonText, NewEvent, Position, Timestamp};
 use daybook_store::local::{LocalStore, OpenError, Options};
 use daybook_store::{AppendError, EventStore, Fence, Stored};
 
@@ -353,6 +353,13 @@ async fn one(suite: &mut Suite, seed: u64) {
     store.close().await;
 }
 
+/// Larger than a segment.
+fn large(id: &str, subject: &str) -> NewEvent {
+    let text = format!("\"{}\"", "x".repeat(16 << 10));
+    let data = Data::Json(JsonText::from_string(text).unwrap());
+    NewEvent { data: Some(data), ..event(id, subject, None) }
+}
+
 /// No space for the next segment: what was refused leaves no trace, and keys go
 /// on without a gap when there is space again.
 #[tokio::test]
@@ -363,6 +370,10 @@ async fn a_full_disk_refuses_and_takes_more_when_there_is_room() {
     let mut told = Told::default();
     for round in 0..3 {
         machine.log.set_full(true);
+        // It needs a segment that nobody has made ahead: placed, and refused by the disk.
+        let large = large(&format!("{round}/large"), "k");
+        let answer = store.append(batch(vec![large.clone()])).await;
+        assert!(matches!(answer, Err(AppendError::Unavailable { .. })), "{answer:?}");
         let mut refused = 0;
         for i in 0..500 {
             // Several at once: some are checked behind one that is then refused.
@@ -396,6 +407,9 @@ async fn a_full_disk_refuses_and_takes_more_when_there_is_room() {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), resumed).await.expect("publishing never resumed");
+        let stored = store.append(batch(vec![large])).await.unwrap();
+        assert!(!stored[0].duplicate, "what was refused is known");
+        told.stored.extend(stored);
     }
     check(&store, &told, "full and not full").await;
     store.close().await;
