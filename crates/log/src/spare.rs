@@ -12,7 +12,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::disk::BLOCK_BYTES;
 use crate::format::SEGMENT_BYTES_MAX;
@@ -26,17 +26,17 @@ pub(crate) const SPARE: &str = "spare";
 
 /// Filled and synced piece by piece, so that the writer's own syncs never wait
 /// behind more than this.
-const PIECE_BYTES: u64 = 64 << 10;
+const PIECE_BYTES: u64 = 256 << 10;
 /// The same while the writer waits for the spare itself: fewer syncs are faster.
 const HURRIED_BYTES: u64 = 1 << 20;
-/// And while the segment in use fills faster than the spare.
-const CHASING_BYTES: u64 = 256 << 10;
-/// Pauses between pieces, in times of what the last took: most of the disk is
-/// the writer's, who waits for none of this unless it is fast enough to catch up.
-const PAUSES: u32 = 2;
+/// Pauses between pieces, in times of what the last took: a sync that meets a
+/// piece waits for it. Longer ones would make whoever waits for room wait too.
+const PAUSES: u32 = 4;
 /// The same while the spare is behind: a short delay of every sync is better
 /// than all waiting for the rest of the spare.
 const PAUSES_BEHIND: u32 = 1;
+/// How often somebody who pauses looks whether the writer waits or is ahead.
+const LOOK: Duration = Duration::from_millis(5);
 /// How full the segment in use may be when the spare is done: not quite.
 const DONE_AT_PERCENT: u64 = 90;
 
@@ -99,9 +99,17 @@ impl Spare {
         if self.hurry.load(Ordering::Acquire) {
             (HURRIED_BYTES, 0)
         } else if at * DONE_AT_PERCENT < size.saturating_mul(self.used.load(Ordering::Relaxed)) {
-            (CHASING_BYTES, PAUSES_BEHIND)
+            (PIECE_BYTES, PAUSES_BEHIND)
         } else {
             (PIECE_BYTES, PAUSES)
+        }
+    }
+
+    /// The pauses after a piece that took so long: as many as are right while they last.
+    fn rest(&self, took: Duration, at: u64, size: u64) {
+        let begun = Instant::now();
+        while begun.elapsed() < took * self.pace(at, size).1 {
+            std::thread::sleep(took.min(LOOK));
         }
     }
 
@@ -131,13 +139,13 @@ impl Spare {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let begun = Instant::now();
-            let (piece, pauses) = self.pace(at, size);
+            let (piece, _) = self.pace(at, size);
             let len = (size - at).min(piece);
             file.write_all_past_cache_at(&zeros[..len as usize], at)?;
             sync_unless(Bug::SpareSyncSkipped, &*file)?;
             at += len;
-            if at < size && !self.hurry.load(Ordering::Acquire) {
-                std::thread::sleep(begun.elapsed() * pauses);
+            if at < size {
+                self.rest(begun.elapsed(), at, size);
             }
         }
         Ok((file, size))
