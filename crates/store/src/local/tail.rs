@@ -67,7 +67,11 @@ impl Records {
 
     /// With what it takes as an event.
     fn weight(&self, at: usize) -> usize {
-        2 * self.body(at).len() + EVENT_BYTES
+        match self.body(at).len() {
+            // See `of`: there is the event alone.
+            0 => self.known(at).0.weight(),
+            record => 2 * record + EVENT_BYTES,
+        }
     }
 }
 
@@ -116,5 +120,41 @@ impl Tail {
     pub fn get(&self, position: Position) -> Option<&Recent> {
         let first = self.first()?;
         self.events.get(usize::try_from(position.0.checked_sub(first)?).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use daybook_model::{Data, JsonText, NewEvent, Sequence, Timestamp};
+
+    use super::*;
+    use crate::local::codec::Defaulted;
+
+    fn event(position: u64, data: &str) -> Event {
+        let data = Data::Json(JsonText::from_string(format!("\"{data}\"")).unwrap());
+        let new = NewEvent::new(format!("e{position}"), "Happened").subject("k").data(data);
+        let stamped = codec::Stamped {
+            new: &new,
+            source: "/test",
+            correlation: "c",
+            session: "test/1/s",
+            principal: None,
+            sequence: Some(Sequence(position)),
+            recordedtime: Timestamp(1),
+            position: Position(position),
+            batch: None,
+        };
+        stamped.event()
+    }
+
+    #[test]
+    fn events_found_when_the_log_is_opened_count_with_all_their_bytes() {
+        let mut tail = Tail::new(100_000);
+        let large = "x".repeat(30_000);
+        for position in 0..10 {
+            tail.push(Records::of(Arc::new(event(position, &large)), Defaulted::default()));
+        }
+        assert!(tail.get(Position(9)).is_some());
+        assert!(tail.first().unwrap() >= 7, "10 × 30 kB in 100 kB: {:?}", tail.first());
     }
 }
