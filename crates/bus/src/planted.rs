@@ -85,23 +85,32 @@ impl Bug {
     ];
 }
 
-#[cfg(feature = "planted")]
-std::thread_local! {
-    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+/// The switch of a list of mistakes called `Bug`: `plant`, and `has` for whoever
+/// may make one. The list's own crate decides whether there is one.
+#[macro_export]
+macro_rules! planted_switch {
+    () => {
+        #[cfg(feature = "planted")]
+        std::thread_local! {
+            static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+        }
+
+        /// From now on what runs on this thread makes this mistake, or none.
+        #[cfg(feature = "planted")]
+        pub fn plant(bug: Option<Bug>) {
+            PLANTED.set(bug);
+        }
+
+        #[cfg(feature = "planted")]
+        pub(crate) fn has(bug: Bug) -> bool {
+            PLANTED.get() == Some(bug)
+        }
+
+        #[cfg(not(feature = "planted"))]
+        pub(crate) const fn has(_: Bug) -> bool {
+            false
+        }
+    };
 }
 
-/// From now on this thread's machines make this mistake, or none.
-#[cfg(feature = "planted")]
-pub fn plant(bug: Option<Bug>) {
-    PLANTED.set(bug);
-}
-
-#[cfg(feature = "planted")]
-pub(crate) fn has(bug: Bug) -> bool {
-    PLANTED.get() == Some(bug)
-}
-
-#[cfg(not(feature = "planted"))]
-pub(crate) const fn has(_: Bug) -> bool {
-    false
-}
+planted_switch!();

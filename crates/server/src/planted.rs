@@ -29,23 +29,4 @@ impl Bug {
     ];
 }
 
-#[cfg(feature = "planted")]
-std::thread_local! {
-    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
-}
-
-/// From now on this thread's servers make this mistake, or none.
-#[cfg(feature = "planted")]
-pub fn plant(bug: Option<Bug>) {
-    PLANTED.set(bug);
-}
-
-#[cfg(feature = "planted")]
-pub(crate) fn has(bug: Bug) -> bool {
-    PLANTED.get() == Some(bug)
-}
-
-#[cfg(not(feature = "planted"))]
-pub(crate) const fn has(_: Bug) -> bool {
-    false
-}
+daybook_bus::planted_switch!();
