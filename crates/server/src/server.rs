@@ -46,7 +46,7 @@ pub struct Server {
     shutdown: watch::Sender<bool>,
     sessions: mpsc::Receiver<()>,
     accepting: JoinHandle<io::Result<()>>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// Opens the log of `config.data` and serves it.

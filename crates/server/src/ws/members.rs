@@ -100,13 +100,11 @@ impl Members {
     /// `None`: no such subscription. The ack waits for publishes under its tokens.
     pub fn ack(&self, ack: wire::Ack, inflight: &Arc<Inflight>) -> Option<Option<Answer>> {
         let seat = self.seats.get(&ack.subscription)?.clone();
-        let wire::Ack { id, tokens, .. } = ack;
-        if lock(&seat).is_none() {
-            // Too late for a server that goes down: it comes again, and is no error.
-            let stale = self.left.then(|| id.map(|id| wire::Done { id, stale: Some(tokens) }.into()));
-            return stale
-                .map(|answer| answer.map(|answer| -> Answer { Box::pin(async move { Some(answer) }) }));
+        // Too late for a server that goes down is no error: it comes again, and is stale.
+        if lock(&seat).is_none() && !self.left {
+            return None;
         }
+        let wire::Ack { id, tokens, .. } = ack;
         if id.is_none() && !inflight.is_publishing(&tokens) {
             if let Some(membership) = &*lock(&seat) {
                 membership.ack(tokens, None);
@@ -182,4 +180,35 @@ impl Members {
 
 fn lock(seat: &Seat) -> std::sync::MutexGuard<'_, Option<Membership>> {
     seat.lock().expect("no code panics while it holds this lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use daybook_model::Timestamp;
+    use daybook_store::memory::MemoryStore;
+
+    use super::*;
+    use crate::Config;
+
+    #[tokio::test]
+    async fn an_ack_too_late_for_a_server_that_goes_down_is_stale_and_no_error() {
+        let config = Config::new("unused").listen(([127, 0, 0, 1], 0).into());
+        let store = Arc::new(MemoryStore::new(|| Timestamp(1)));
+        let server = crate::server::start_with(config, store).await.unwrap();
+        let who = Member { instance: "i".into(), boot: None, session: "s/i/1".into() };
+        let mut members = Members::new(server.shared.clone(), who);
+        let join = serde_json::from_str(r#"{"op":"join","id":1,"group":"g","credit":1}"#).unwrap();
+        let Ok(Job::Stream(mut pushes)) = members.join(1, join) else { panic!("it is let in") };
+        let joined = pushes.next().await.unwrap();
+        assert!(matches!(joined, Outgoing::Message(ServerMessage::Joined(_))));
+        let inflight = Inflight::new(&server.shared.config.limits);
+        let ack = |id| wire::Ack { id, subscription: 1, tokens: vec!["t".into()] };
+        members.leave_all().await;
+        assert!(matches!(members.ack(ack(None), &inflight), Some(None)), "nobody asked for an answer");
+        let answer = members.ack(ack(Some(7)), &inflight).unwrap().unwrap().await.unwrap();
+        let ServerMessage::Done(done) = answer else { panic!("{answer:?}") };
+        assert_eq!((done.id, done.stale), (7, Some(vec!["t".into()])));
+        let nowhere = wire::Ack { subscription: 2, ..ack(Some(8)) };
+        assert!(members.ack(nowhere, &inflight).is_none(), "there never was such a subscription");
+    }
 }
