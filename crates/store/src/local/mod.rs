@@ -195,7 +195,7 @@ impl LocalStore {
             if position >= indexed {
                 let (event, defaulted) =
                     codec::decode(Position(position), body).map_err(|e| e.to_string())?;
-                index.insert(&event, place);
+                index.memory().insert(&event, place);
                 tail.push(Records::of(Arc::new(event), defaulted));
                 index.flush_now(&*index_disk, id).map_err(|e| no_index.insert(e).to_string())?;
                 way.event(place, |reached| options.progress.iter().for_each(|tell| tell(reached)));

@@ -21,7 +21,7 @@ fn written() -> (String, Vec<u8>) {
         let subject = Some(format!("k/{}", i % 7));
         let event = Event { position: Position(i), id: format!("e{i}"), subject, ..full() };
         let (segment, offset) = (u32::from(i > 20), 64 + 200 * i as u32);
-        index.insert(&event, Place { segment, offset, len: 150 });
+        index.memory().insert(&event, Place { segment, offset, len: 150 });
     }
     index.flush_now(&disk, LOG).unwrap();
     let name = index.runs[0].name.clone();

@@ -37,7 +37,7 @@ use std::io;
 use std::sync::Arc;
 
 use daybook_log::{LogId, Place};
-use daybook_model::{Event, Filter, Timestamp};
+use daybook_model::{Filter, Timestamp};
 
 use super::gate::Cause;
 use crate::SubjectInfo;
@@ -102,19 +102,9 @@ impl Index {
         (bytes, self.runs.len() as u64, (self.mem.places.len() + frozen) as u64)
     }
 
-    pub fn insert(&mut self, event: &Event, place: Place) {
-        self.mem.insert(event, place);
-    }
-
-    /// A batch, at once.
-    pub fn insert_all<'a>(
-        &mut self,
-        recordedtime: Timestamp,
-        sessions: &[u64],
-        events: impl Iterator<Item = Filed<'a>> + Clone,
-        places: &[Place],
-    ) {
-        self.mem.insert_all(recordedtime, sessions, events, places);
+    /// Where new events go.
+    pub fn memory(&mut self) -> &mut Mem {
+        &mut self.mem
     }
 
     pub fn hasher(&self) -> Hasher {
