@@ -27,13 +27,17 @@ pub enum Bug {
     PlacesKept,
     /// A torn checkpoint is loaded.
     TornCheckpointTaken,
+    /// A checkpoint that was found is used without being made durable.
+    FoundCheckpointUnsynced,
+    /// The name of a new checkpoint is not synced.
+    CheckpointNameUnsynced,
     /// A block of the index is read without its checksum.
     IndexUnchecked,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::AnsweredBeforeDurable,
         Self::FailureAnswered,
         Self::KeyOnlyInMemory,
@@ -45,6 +49,8 @@ impl Bug {
         Self::HalfBatchStored,
         Self::PlacesKept,
         Self::TornCheckpointTaken,
+        Self::FoundCheckpointUnsynced,
+        Self::CheckpointNameUnsynced,
         Self::IndexUnchecked,
     ];
 }

@@ -12,10 +12,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use daybook_log::{Lock, OpenError, RealDisk, Shipped, Shipper};
 
 use super::checkpoints;
+
+/// How often, and how long after each other, checkpoints are read that are written meanwhile.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 pub struct Backup {
     source: PathBuf,
@@ -47,22 +52,16 @@ impl Backup {
 
     /// First: what the groups have settled.
     pub fn checkpoints(&self) -> Result<Checkpoints, OpenError> {
-        let dir = self.source.join("groups");
-        let io = |what, path: &Path, source| OpenError::Io { what, path: path.to_owned(), source };
-        let mut found = Vec::new();
-        if !dir.is_dir() {
-            return Ok(Checkpoints(found));
-        }
-        for entry in fs::read_dir(&dir).map_err(|e| io("list", &dir, e))? {
-            let path = entry.map_err(|e| io("list", &dir, e))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let bytes = fs::read(&path).map_err(|e| io("read", &path, e))?;
-            // One that is being written is torn; its twin is whole.
-            if checkpoints::is_whole(&bytes) {
-                found.push((name, bytes));
+        let disk = RealDisk::read_only(&self.source.join("groups"));
+        let mut tries = 1..TRIES;
+        loop {
+            // Of two files read while both are written, one after the other, neither
+            // may be whole. Later one is, unless it is damage.
+            match checkpoints::whole_files(&disk, self.shipper.id()) {
+                Err(OpenError::Damaged { .. }) if tries.next().is_some() => std::thread::sleep(PAUSE),
+                found => return found.map(Checkpoints),
             }
         }
-        Ok(Checkpoints(found))
     }
 
     /// Then: a segment of the log up to `durable`, asked for after the checkpoints

@@ -1,29 +1,43 @@
 //! Group checkpoints: two files per group, written in turn, so that a torn
 //! write leaves the one before. Their failures do not concern the log.
 //!
+//! # Promises
+//! 1. A checkpoint that was confirmed, or that a store was opened with, is never
+//!    lost again: what is found is written again and synced before it is used.
+//!    The process before may have died before its sync, and a page that a failed
+//!    sync left clean in memory would never reach the disk.
+//! 2. Two files of a group that are both damaged are told, never taken for a new group.
+//! 3. Space is claimed ahead: a state that grows little needs none of a full disk.
+//!
+//! # After a crash
+//! One of the two files may be torn: the other one counts.
+//!
 //! # Not here
 //! What a state says: whether it is of this log's past, who reads it checks.
 //!
 //! ```text
 //! 0 8 magic "DAYBKCKP"   8 16 log id   24 8 counter   32 4 bytes of the name   36 4 bytes of the state
-//! 40 4 CRC32C of all else   44 4 zero   48 name, state
+//! 40 4 CRC32C of all else   44 4 zero   48 name, state, anything
 //! ```
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, mpsc};
+use std::io;
+use std::sync::{Arc, Mutex, mpsc};
 
-use daybook_log::LogId;
+use daybook_log::{Disk, DiskFile, LogId, OpenError};
 use tokio::sync::oneshot;
 
 use crate::planted::{Bug, has};
 use crate::{Answer, CheckpointError};
-use daybook_log::OpenError;
 
 const MAGIC: [u8; 8] = *b"DAYBKCKP";
 const HEADER: usize = 48;
+/// A file's length is a multiple of this, …
+const BLOCK: usize = 4096;
+/// … and so many times what it first had to hold.
+const AHEAD: usize = 2;
+/// No checkpoint is as large: what a file claims is not believed beyond.
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 struct Save {
     group: String,
@@ -39,11 +53,13 @@ pub(super) struct Checkpoints {
 }
 
 struct Writer {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     log: LogId,
     /// Per group: its files' number and the counter last written.
     slots: HashMap<String, Slot>,
     next_number: u32,
+    /// A power cut takes away none of the names.
+    names_durable: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -52,35 +68,32 @@ struct Slot {
     counter: u64,
 }
 
+impl Slot {
+    fn file(self) -> String {
+        format!("{:06}.{}", self.number, if self.counter.is_multiple_of(2) { "a" } else { "b" })
+    }
+}
+
+/// What a whole file says.
+struct Whole {
+    group: String,
+    counter: u64,
+    state: Vec<u8>,
+}
+
+/// What a group's newer file says, and where.
+struct Found {
+    slot: Slot,
+    state: Vec<u8>,
+}
+
 impl Checkpoints {
-    pub fn open(dir: &Path, log: LogId) -> Result<Self, OpenError> {
-        let dir = dir.join("groups");
-        let io = |what, path: &Path, source| OpenError::Io { what, path: path.to_owned(), source };
-        // Durably: a checkpoint must not vanish with its directory.
-        daybook_log::RealDisk::open(&dir).map_err(|e| io("create", &dir, e))?;
-        let mut writer = Writer { dir: dir.clone(), log, slots: HashMap::new(), next_number: 0 };
-        let mut loaded: HashMap<String, (u64, Vec<u8>)> = HashMap::new();
-        for entry in fs::read_dir(&dir).map_err(|e| io("list", &dir, e))? {
-            let path = entry.map_err(|e| io("list", &dir, e))?.path();
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            let Some((number, _)) = name.split_once('.').filter(|(_, slot)| ["a", "b"].contains(slot)) else {
-                continue;
-            };
-            let Ok(number) = number.parse::<u32>() else { continue };
-            writer.next_number = writer.next_number.max(number + 1);
-            let bytes = fs::read(&path).map_err(|e| io("read", &path, e))?;
-            // A torn slot is expected; the other one counts then.
-            let Some((owner, group, counter, state)) = decode(&bytes) else { continue };
-            if owner != log {
-                let reason = "the checkpoint belongs to another log".into();
-                return Err(OpenError::NotALog { path, reason });
-            }
-            let slot = writer.slots.entry(group.clone()).or_insert(Slot { number, counter });
-            slot.counter = slot.counter.max(counter);
-            if loaded.get(&group).is_none_or(|(known, _)| *known < counter) {
-                loaded.insert(group, (counter, state));
-            }
-        }
+    pub fn open(disk: Arc<dyn Disk>, log: LogId) -> Result<Self, OpenError> {
+        let (found, next_number) = read(&*disk, log)?;
+        let slots = found.iter().map(|(group, found)| (group.clone(), found.slot)).collect();
+        let path = disk.path("");
+        let mut writer = Writer { disk, log, slots, next_number, names_durable: false };
+        writer.keep(&found)?;
         let (saves, inbox) = mpsc::channel::<Save>();
         std::thread::Builder::new()
             .name("checkpoints".into())
@@ -92,8 +105,8 @@ impl Checkpoints {
                         save.reply.send(result.map_err(|e| CheckpointError { group, reason: e.to_string() }));
                 }
             })
-            .map_err(|e| io("start the checkpoint writer of", &dir, e))?;
-        let loaded = loaded.into_iter().map(|(group, (_, state))| (group, state)).collect();
+            .map_err(|source| OpenError::Io { what: "start the checkpoint writer of", path, source })?;
+        let loaded = found.into_iter().map(|(group, found)| (group, found.state)).collect();
         Ok(Self { gone: "the store is closed", saves, loaded: Mutex::new(loaded) })
     }
 
@@ -124,28 +137,147 @@ impl Writer {
         let known = self.slots.get(group).copied();
         let slot = known
             .map_or(Slot { number: self.next_number, counter: 1 }, |s| Slot { counter: s.counter + 1, ..s });
-        let letter = if slot.counter % 2 == 0 { "a" } else { "b" };
-        let path = self.dir.join(format!("{:06}.{letter}", slot.number));
-        let is_new = !path.exists();
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
-        let bytes = encode(self.log, group, slot.counter, state);
-        file.write_all(&bytes)?;
-        // A shorter state leaves the old end behind it; the length in the header ends it.
-        file.sync_data()?;
-        if is_new {
-            fs::File::open(&self.dir)?.sync_all()?;
+        let file = self.file(&slot.file())?;
+        self.write(&*file, group, slot, state)?;
+        if known.is_none() {
+            // The other file too, while there is space.
+            let twin = self.file(&Slot { counter: 0, ..slot }.file())?;
+            claim(&*twin, HEADER + group.len() + state.len())?;
         }
+        self.sync_names()?;
         if known.is_none() {
             self.next_number += 1;
         }
         self.slots.insert(group.to_owned(), slot);
         Ok(())
     }
+
+    /// Makes durable what was found.
+    fn keep(&mut self, found: &HashMap<String, Found>) -> Result<(), OpenError> {
+        if found.is_empty() || has(Bug::FoundCheckpointUnsynced) {
+            return Ok(());
+        }
+        for (group, Found { slot, state }) in found {
+            let name = slot.file();
+            let kept = self.disk.open(&name, false).and_then(|file| self.write(&*file, group, *slot, state));
+            kept.map_err(|source| OpenError::Io { what: "write", path: self.disk.path(&name), source })?;
+        }
+        let path = self.disk.path("");
+        self.sync_names().map_err(|source| OpenError::Io { what: "sync the directory", path, source })
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        match self.disk.open(name, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.names_durable = false;
+                self.disk.open(name, true)
+            }
+            file => file,
+        }
+    }
+
+    fn write(&self, file: &dyn DiskFile, group: &str, slot: Slot, state: &[u8]) -> io::Result<()> {
+        let bytes = encode(self.log, group, slot.counter, state);
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(io::Error::other(format!(
+                "{} bytes are more than a checkpoint may have",
+                bytes.len()
+            )));
+        }
+        claim(file, bytes.len())?;
+        // A shorter state leaves the old end behind it; the length in the header ends it.
+        file.write_all_at(&bytes, 0)?;
+        file.sync_data()
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        if !self.names_durable && !has(Bug::CheckpointNameUnsynced) {
+            self.disk.sync_dir()?;
+            self.names_durable = true;
+        }
+        Ok(())
+    }
 }
 
-/// Whether these are all bytes of one checkpoint.
-pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    decode(bytes).is_some()
+/// Zeros at the end of a file that is too short for `bytes`.
+fn claim(file: &dyn DiskFile, bytes: usize) -> io::Result<()> {
+    let len = file.len()?;
+    if len >= bytes as u64 {
+        return Ok(());
+    }
+    let size = (bytes * AHEAD).next_multiple_of(BLOCK) as u64;
+    file.write_all_at(&vec![0; (size - len) as usize], len)
+}
+
+/// The newest state of each group, and the next free number.
+fn read(disk: &dyn Disk, log: LogId) -> Result<(HashMap<String, Found>, u32), OpenError> {
+    let mut found: HashMap<String, Found> = HashMap::new();
+    let mut next_number = 0;
+    for_each_file(disk, log, |_, number, whole| {
+        next_number = next_number.max(number.saturating_add(1));
+        let Some((Whole { group, counter, state }, _)) = whole else { return };
+        if found.get(&group).is_none_or(|known| known.slot.counter < counter) {
+            found.insert(group, Found { slot: Slot { number, counter }, state });
+        }
+    })?;
+    Ok((found, next_number))
+}
+
+/// Name and bytes of each file that is whole: for a copy, and to see whether all is well.
+pub(super) fn whole_files(disk: &dyn Disk, log: LogId) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
+    let mut files = Vec::new();
+    for_each_file(disk, log, |name, _, whole| {
+        if let Some((_, bytes)) = whole {
+            files.push((name.to_owned(), bytes));
+        }
+    })?;
+    Ok(files)
+}
+
+/// Hands over each file's name, number and, if it is whole, what it says and its bytes.
+fn for_each_file(
+    disk: &dyn Disk,
+    log: LogId,
+    mut each: impl FnMut(&str, u32, Option<(Whole, Vec<u8>)>),
+) -> Result<(), OpenError> {
+    let io = |what, name: &str, source| OpenError::Io { what, path: disk.path(name), source };
+    let mut broken_before: Option<(u32, String)> = None;
+    for name in disk.list().map_err(|e| io("list", "", e))? {
+        let Some((number, _)) = name.split_once('.').filter(|(_, slot)| ["a", "b"].contains(slot)) else {
+            continue;
+        };
+        let Ok(number) = number.parse::<u32>() else { continue };
+        let bytes = bytes_of(disk, &name).map_err(|e| io("read", &name, e))?;
+        let Some((owner, group, counter, state)) = decode(&bytes) else {
+            each(&name, number, None);
+            if bytes.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            // The other one is whole before this one is written.
+            if let Some((_, twin)) = broken_before.filter(|(before, _)| *before == number) {
+                let reason = format!(
+                    "neither it nor `{twin}` holds a whole checkpoint; without both files the group would begin anew"
+                );
+                return Err(OpenError::Damaged { path: disk.path(&name), offset: 0, reason });
+            }
+            broken_before = Some((number, name));
+            continue;
+        };
+        if owner != log {
+            let reason = "the checkpoint belongs to another log".into();
+            return Err(OpenError::NotALog { path: disk.path(&name), reason });
+        }
+        each(&name, number, Some((Whole { group, counter, state }, bytes)));
+    }
+    Ok(())
+}
+
+fn bytes_of(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name, false)?;
+    let len = file.len()?.min(FILE_BYTES_MAX);
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 pub(super) fn encode(log: LogId, group: &str, counter: u64, state: &[u8]) -> Vec<u8> {
@@ -184,37 +316,71 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(LogId, String, u64, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use daybook_log::sim::SimDisk;
+
     use super::*;
 
+    const LOG: LogId = LogId([7; 16]);
+
+    fn writer(disk: &SimDisk) -> Writer {
+        let disk = Arc::new(disk.clone());
+        Writer { disk, log: LOG, slots: HashMap::new(), next_number: 0, names_durable: false }
+    }
+
+    fn loaded(disk: &SimDisk) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
+        Checkpoints::open(Arc::new(disk.clone()), LOG).map(|checkpoints| checkpoints.loaded())
+    }
+
+    fn flip(disk: &SimDisk, name: &str) {
+        let mut bytes = disk.file(name).unwrap();
+        bytes[HEADER] ^= 1;
+        disk.put(name, bytes);
+    }
+
     #[test]
-    fn a_torn_slot_leaves_the_checkpoint_before_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = LogId([7; 16]);
-        let mut writer =
-            Writer { dir: dir.path().join("groups"), log, slots: HashMap::new(), next_number: 0 };
-        fs::create_dir_all(&writer.dir).unwrap();
+    fn a_torn_file_leaves_the_checkpoint_before_it_and_two_are_damage() {
+        let disk = SimDisk::default();
+        let mut writer = writer(&disk);
         writer.save("g", b"first").unwrap();
         writer.save("g", b"second").unwrap();
-        let newest = writer.dir.join("000000.a");
-        let mut bytes = fs::read(&newest).unwrap();
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        fs::write(&newest, bytes).unwrap();
-        let loaded = Checkpoints::open(dir.path(), log).unwrap().loaded();
-        assert_eq!(loaded, [("g".to_owned(), b"first".to_vec())]);
+        flip(&disk, "000000.a");
+        assert_eq!(loaded(&disk).unwrap(), [("g".to_owned(), b"first".to_vec())]);
+        flip(&disk, "000000.b");
+        let refused = loaded(&disk).unwrap_err().to_string();
+        assert!(refused.contains("000000.b") && refused.contains("000000.a"), "{refused}");
     }
 
     #[test]
     fn a_checkpoint_of_another_log_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer {
-            dir: dir.path().join("groups"),
-            log: LogId([1; 16]),
-            slots: HashMap::new(),
-            next_number: 0,
-        };
-        fs::create_dir_all(&writer.dir).unwrap();
-        writer.save("g", b"state").unwrap();
-        assert!(Checkpoints::open(dir.path(), LogId([2; 16])).is_err());
+        let disk = SimDisk::default();
+        writer(&disk).save("g", b"state").unwrap();
+        assert!(Checkpoints::open(Arc::new(disk), LogId([2; 16])).is_err());
+    }
+
+    #[test]
+    fn a_state_that_grows_little_needs_nothing_of_a_full_disk() {
+        let disk = SimDisk::default();
+        let mut writer = writer(&disk);
+        writer.save("g", &[1; 5_000]).unwrap();
+        disk.set_full(true);
+        for i in 2..8 {
+            writer.save("g", &vec![i; 5_000 + 400 * usize::from(i)]).unwrap();
+        }
+        writer.save("g", &[9; 50_000]).unwrap_err();
+        assert_eq!(loaded(&disk.after_kill()).unwrap(), [("g".to_owned(), vec![7; 7_800])]);
+        disk.set_full(false);
+        writer.save("g", &[9; 50_000]).unwrap();
+        assert_eq!(loaded(&disk.after_power_loss(1)).unwrap(), [("g".to_owned(), vec![9; 50_000])]);
+    }
+
+    #[test]
+    fn a_file_that_claims_to_be_endless_is_no_checkpoint() {
+        let disk = SimDisk::default();
+        let mut bytes = encode(LOG, "g", 1, b"state");
+        for (at, lens) in [(32, [u32::MAX, 5]), (36, [1, u32::MAX]), (32, [u32::MAX, u32::MAX])] {
+            bytes[at..at + 4].copy_from_slice(&lens[(at - 32) / 4].to_le_bytes());
+            disk.put("000000.b", bytes.clone());
+            assert_eq!(loaded(&disk).unwrap(), []);
+        }
     }
 }

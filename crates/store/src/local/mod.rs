@@ -105,6 +105,13 @@ impl Default for Options {
     }
 }
 
+/// Where a store keeps what: one directory each.
+pub struct Disks {
+    pub log: Arc<dyn Disk>,
+    pub index: Arc<dyn Disk>,
+    pub groups: Arc<dyn Disk>,
+}
+
 /// What readers see; changes only when events have become durable.
 pub(crate) struct Visible {
     pub index: Index,
@@ -147,30 +154,22 @@ impl LocalStore {
         let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let disk = RealDisk::open(dir).map_err(|e| io("open", e))?;
         refuse_foreign(dir, &disk)?;
-        let index_disk = RealDisk::open(&dir.join("index")).map_err(|e| io("open the index in", e))?;
-        Self::open_on(dir, Arc::new(disk), Arc::new(index_disk), options)
+        let index = RealDisk::open(&dir.join("index")).map_err(|e| io("open the index in", e))?;
+        let groups = RealDisk::open(&dir.join("groups")).map_err(|e| io("open the groups in", e))?;
+        let disks = Disks { log: Arc::new(disk), index: Arc::new(index), groups: Arc::new(groups) };
+        Self::open_on(dir, disks, options)
     }
 
-    /// The same with log and index on other disks than `dir`: for tests, whose
-    /// disks crash and fail.
-    pub fn open_on(
-        dir: &Path,
-        disk: Arc<dyn Disk>,
-        index_disk: Arc<dyn Disk>,
-        options: Options,
-    ) -> Result<Self, OpenError> {
+    /// The same with everything on other disks than `dir`: for tests, whose disks
+    /// crash and fail.
+    pub fn open_on(dir: &Path, disks: Disks, options: Options) -> Result<Self, OpenError> {
         let lock = Lock::take(dir)?;
-        Self::open_with(dir, Some(lock), disk, index_disk, options)
+        Self::open_with(dir, Some(lock), disks, options)
     }
 
     /// Without a lock nothing may be written: no checkpoints either.
-    fn open_with(
-        dir: &Path,
-        lock: Option<Lock>,
-        disk: Arc<dyn Disk>,
-        index_disk: Arc<dyn Disk>,
-        options: Options,
-    ) -> Result<Self, OpenError> {
+    fn open_with(dir: &Path, lock: Option<Lock>, disks: Disks, options: Options) -> Result<Self, OpenError> {
+        let Disks { log: disk, index: index_disk, groups } = disks;
         let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let known = Log::identify(&*disk)?;
         let opened = match known {
@@ -224,7 +223,7 @@ impl LocalStore {
             ));
         }
         let checkpoints = match &lock {
-            Some(_) => Checkpoints::open(dir, recovered.id)?,
+            Some(_) => Checkpoints::open(groups, recovered.id)?,
             None => Checkpoints::refused(read_only::WHY),
         };
         let of_disk = dir.to_owned();

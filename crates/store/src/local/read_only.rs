@@ -14,7 +14,7 @@ use std::sync::Arc;
 use daybook_log::{OpenError, Overlay, RealDisk};
 
 use super::gate::Cause;
-use super::{LocalStore, Options, tracing_line};
+use super::{Disks, LocalStore, Options, tracing_line};
 
 pub(super) const WHY: &str = "the log was opened for reading only";
 
@@ -30,9 +30,11 @@ impl LocalStore {
         let options = Options { free_bytes: Some(Arc::new(|| Ok(0))), ..options };
         let log = Arc::new(Overlay::new(Arc::new(RealDisk::read_only(dir))));
         let index = Arc::new(Overlay::new(Arc::new(RealDisk::read_only(&dir.join("index")))));
+        let groups = Arc::new(RealDisk::read_only(&dir.join("groups")));
         let mut before = None;
         loop {
-            let error = match Self::open_with(dir, None, log.clone(), index.clone(), options.clone()) {
+            let disks = Disks { log: log.clone(), index: index.clone(), groups: groups.clone() };
+            let error = match Self::open_with(dir, None, disks, options.clone()) {
                 Ok(store) => {
                     store.refuse_everything();
                     return Ok(store);

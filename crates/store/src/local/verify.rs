@@ -1,5 +1,5 @@
-//! Reading everything and believing nothing: is the log whole, and is the index
-//! right about it? Nothing is written but the lock.
+//! Reading everything and believing nothing: is the log whole, are the groups'
+//! checkpoints, and is the index right about the log? Nothing is written but the lock.
 
 use std::path::{Path, PathBuf};
 
@@ -7,9 +7,9 @@ use daybook_log::{Disk, Lock, Log, OpenError, Place, RealDisk};
 use daybook_model::Position;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use super::codec;
 use super::index::Run;
 use super::reached::{Reached, Way};
+use super::{checkpoints, codec};
 
 /// What was found to be in order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,6 +79,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified,
     found.events = checked.next;
     found.torn_bytes = checked.cut_bytes;
     found.keys = next.len() as u64;
+    checkpoints::whole_files(&RealDisk::read_only(&dir.join("groups")), checked.id)?;
     let index = dir.join("index");
     if index.is_dir() {
         let disk = RealDisk::read_only(&index);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use daybook_model::{Data, ExtensionValue, NewEvent, Timestamp};
 use daybook_store::EventStore;
-use daybook_store::local::{LocalStore, OpenError, Options};
+use daybook_store::local::{LocalStore, OpenError, Options, verify};
 
 use crate::{all, batch, event};
 
@@ -257,11 +257,35 @@ async fn a_torn_checkpoint_leaves_the_one_before_it() {
     }
     let newest = dir.path().join("groups/000000.a");
     let good = fs::read(&newest).unwrap();
-    for at in 0..good.len() {
+    // Behind the state is only space that was claimed.
+    for at in 0..48 + "g".len() + "two".len() {
         let mut torn = good.clone();
         torn[at] ^= 0x40;
         fs::write(&newest, torn).unwrap();
         let found = open(dir.path()).checkpoints().await.unwrap();
         assert_eq!(found, [("g".to_owned(), b"one".to_vec())], "byte {at}");
     }
+}
+
+#[tokio::test]
+async fn a_group_whose_two_checkpoints_are_damaged_is_told_and_does_not_begin_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        store.append(batch(vec![event("a", "k", None)])).await.unwrap();
+        store.save_checkpoint("g", b"one".to_vec()).await.unwrap();
+        store.save_checkpoint("g", b"two".to_vec()).await.unwrap();
+    }
+    let [old, new] = ["b", "a"].map(|letter| dir.path().join(format!("groups/000000.{letter}")));
+    let good = fs::read(&old).unwrap();
+    for path in [&old, &new] {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[50] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+    for refused in [refusal(dir.path()).to_string(), verify(dir.path(), |_| ()).unwrap_err().to_string()] {
+        assert!(refused.contains("000000.b") && refused.contains("000000.a"), "{refused}");
+    }
+    fs::write(&old, good).unwrap();
+    assert_eq!(open(dir.path()).checkpoints().await.unwrap(), [("g".to_owned(), b"one".to_vec())]);
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod checkpoints;
 mod child;
 mod conformance;
 mod index;

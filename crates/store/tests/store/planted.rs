@@ -9,6 +9,9 @@ fn catcher(bug: Bug) -> &'static str {
     match bug {
         Bug::KeyOnlyInMemory | Bug::IdOnlyInMemory => "walk::the_local_store_and_the_model_agree",
         Bug::TornCheckpointTaken => "local::a_torn_checkpoint_leaves_the_one_before_it",
+        Bug::FoundCheckpointUnsynced | Bug::CheckpointNameUnsynced => {
+            "checkpoints::a_checkpoint_that_was_confirmed_or_served_is_never_lost"
+        }
         Bug::IndexUnchecked => "index::a_damaged_index_gives_no_wrong_answer",
         Bug::PlacesKept => "sim::a_full_disk_refuses_and_takes_more_when_there_is_room",
         _ => "sim::whatever_the_disk_does_the_store_keeps_its_word",

@@ -12,7 +12,7 @@ use std::time::Duration;
 use daybook_log::sim::{Random, SimDisk};
 use daybook_log::suite::Suite;
 use daybook_model::{Data, Event, JsonText, NewEvent, Position, Timestamp};
-use daybook_store::local::{LocalStore, OpenError, Options};
+use daybook_store::local::{Disks, LocalStore, OpenError, Options};
 use daybook_store::{AppendError, EventStore, Fence, Stored};
 
 use crate::lent::lend_a_thread;
@@ -40,15 +40,20 @@ struct Told {
 struct Machine {
     log: SimDisk,
     index: SimDisk,
+    groups: SimDisk,
 }
 
 impl Machine {
     fn after_power_loss(&self, seed: u64) -> Self {
-        Self { log: self.log.after_power_loss(seed), index: self.index.after_power_loss(seed) }
+        Self {
+            log: self.log.after_power_loss(seed),
+            index: self.index.after_power_loss(seed),
+            groups: self.groups.after_power_loss(seed),
+        }
     }
 
     fn after_kill(&self) -> Self {
-        Self { log: self.log.after_kill(), index: self.index.after_kill() }
+        Self { log: self.log.after_kill(), index: self.index.after_kill(), groups: self.groups.after_kill() }
     }
 
     /// `clock` is what the wall clock begins with: it may be earlier than before.
@@ -62,8 +67,9 @@ impl Machine {
             clock: Arc::new(move || Timestamp(now.fetch_add(7, Ordering::Relaxed))),
             ..Options::default()
         };
-        let store =
-            LocalStore::open_on(dir, Arc::new(self.log.clone()), Arc::new(self.index.clone()), options)?;
+        let disk = |disk: &SimDisk| Arc::new(disk.clone());
+        let disks = Disks { log: disk(&self.log), index: disk(&self.index), groups: disk(&self.groups) };
+        let store = LocalStore::open_on(dir, disks, options)?;
         // Half of the processes have threads to lend, as a server has.
         if clock % 2 == 1 {
             lend_a_thread(&store);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use daybook_log::sim::SimDisk;
 use daybook_log::suite::Suite;
 use daybook_model::{Event, Filter, NewEvent, Position};
-use daybook_store::local::{LocalStore, Options};
+use daybook_store::local::{Disks, LocalStore, Options};
 use daybook_store::memory::MemoryStore;
 use daybook_store::{Batch, EventStore, Query};
 use proptest::prelude::*;
@@ -125,7 +125,7 @@ fn agree(steps: Vec<Step>, suite: &RefCell<Suite>) -> Result<(), TestCaseError> 
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let (disk, index) = (Arc::new(SimDisk::default()), Arc::new(SimDisk::default()));
+        let [log, index, groups] = [(); 3].map(|()| Arc::new(SimDisk::default()));
         let options = || Options {
             clock: Arc::new(clock),
             tail_bytes: 2_000,
@@ -134,7 +134,8 @@ fn agree(steps: Vec<Step>, suite: &RefCell<Suite>) -> Result<(), TestCaseError> 
             run_events: 3,
             ..Options::default()
         };
-        let open = || LocalStore::open_on(dir.path(), disk.clone(), index.clone(), options()).unwrap();
+        let disks = || Disks { log: log.clone(), index: index.clone(), groups: groups.clone() };
+        let open = || LocalStore::open_on(dir.path(), disks(), options()).unwrap();
         let model = MemoryStore::new(clock);
         let mut local = open();
         for step in steps {

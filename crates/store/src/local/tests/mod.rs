@@ -50,7 +50,9 @@ impl Fixture {
         std::fs::remove_dir_all(data.join("index")).unwrap();
         let (log_disk, log) = HeldDisk::new(RealDisk::open(&data).unwrap());
         let (index_disk, index) = HeldDisk::new(RealDisk::open(&data.join("index")).unwrap());
-        let store = LocalStore::open_on(&data, log_disk, index_disk, options).unwrap();
+        let groups = Arc::new(RealDisk::open(&data.join("groups")).unwrap());
+        let disks = Disks { log: log_disk, index: index_disk, groups };
+        let store = LocalStore::open_on(&data, disks, options).unwrap();
         placed.store(0, Ordering::SeqCst);
         Self { store, log, index, placed, _dir: dir }
     }
