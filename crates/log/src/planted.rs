@@ -48,11 +48,13 @@ pub enum Bug {
     CutSegmentTaken,
     /// A segment of a newer program was never written.
     NewerSegmentRemoved,
+    /// What is found is handed out before it is durable.
+    FoundHandedOutEarly,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::SyncSkipped,
         Self::FailedSyncRetried,
         Self::FailureForgotten,
@@ -73,6 +75,7 @@ impl Bug {
         Self::ReadUnchecked,
         Self::CutSegmentTaken,
         Self::NewerSegmentRemoved,
+        Self::FoundHandedOutEarly,
     ];
 }
 

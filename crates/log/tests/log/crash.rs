@@ -1,10 +1,14 @@
 //! A crash at every call, then a power loss that keeps any subset of what was
 //! not synced.
 
+use std::sync::Arc;
+
+use daybook_log::Log;
 use daybook_log::sim::SimDisk;
 use daybook_log::suite::Suite;
 
 use crate::load::{Load, Outcome, append, open};
+use crate::options;
 
 const CALLS: [&str; 9] =
     ["list", "open", "create", "write", "sync", "rename", "sync of the directory", "length", "remove"];
@@ -94,6 +98,37 @@ fn what_recovery_has_served_is_never_lost_again() {
             let (_, _, records) = open(&killed.after_power_loss(call))
                 .unwrap_or_else(|e| panic!("{context}, went on, then power lost: {e}"));
             assert_eq!(records, expected, "{context}");
+        }
+    }
+    suite.end();
+}
+
+/// Whoever is handed a record may write it down elsewhere, durably.
+#[test]
+fn what_is_handed_out_at_opening_is_durable() {
+    let mut suite = Suite::begin("power lost while records are handed out", &["of what nobody was told"]);
+    for seed in suite.seeds(2, 20) {
+        let load = Load(seed);
+        for call in (1..=load.calls()).step_by(suite.pick(3, 1) as usize) {
+            let (disk, outcome) = load.crashed_at(call);
+            let told: usize = outcome.issued[..outcome.acked].iter().map(Vec::len).sum();
+            let killed = disk.after_kill();
+            let opened = Log::open(Arc::new(killed.clone()), options(), |position, _, _| {
+                // The older ones are proven by the later.
+                if position + 3 < told as u64 {
+                    return Ok(());
+                }
+                if position >= told as u64 {
+                    suite.hit("of what nobody was told");
+                }
+                suite.case();
+                let context = format!("killed at call {call} of {seed}, power lost at record {position}");
+                let (_, recovered, _) = open(&killed.after_power_loss(seed ^ call << 40 ^ position << 56))
+                    .unwrap_or_else(|error| panic!("{context}: {error}"));
+                assert!(recovered.next > position, "{context}: only {} are left", recovered.next);
+                Ok(())
+            });
+            drop(opened.unwrap());
         }
     }
     suite.end();

@@ -280,6 +280,7 @@ fn whatever_the_disk_does_the_store_keeps_its_word() {
         "EIO",
         "ENOSPC",
         "while opening",
+        "again while opening",
         "in the middle",
         "acknowledged before",
         "unknown outcome",
@@ -343,6 +344,16 @@ async fn one(suite: &mut Suite, seed: u64) {
             suite.hit(phase);
         }
     }
+    // Half of the time the machine goes down again while the log is being opened.
+    let after = if seed % 4 < 2 {
+        after.log.crash_at(1 + random.below(50) as u64);
+        if after.open(dir.path(), 700).is_err() {
+            suite.hit("again while opening");
+        }
+        after.after_power_loss(seed ^ 1 << 59)
+    } else {
+        after
+    };
     // The clock of the machine that came back is slow.
     let store = after.open(dir.path(), 500).unwrap_or_else(|e| panic!("{context}: {e}"));
     let events = check(&store, &told, &context).await;
