@@ -17,6 +17,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod copying;
 mod disk;
 mod draft;
 mod error;

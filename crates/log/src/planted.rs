@@ -50,11 +50,13 @@ pub enum Bug {
     NewerSegmentRemoved,
     /// What is found is handed out before it is durable.
     FoundHandedOutEarly,
+    /// Batches of a copy that is being written prove each other durable.
+    CopyUnmarked,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::SyncSkipped,
         Self::FailedSyncRetried,
         Self::FailureForgotten,
@@ -76,6 +78,7 @@ impl Bug {
         Self::CutSegmentTaken,
         Self::NewerSegmentRemoved,
         Self::FoundHandedOutEarly,
+        Self::CopyUnmarked,
     ];
 }
 

@@ -15,6 +15,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::copying::{self, Copying};
 use crate::format::{
     ALIGN, BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, FORMAT_VERSION, Footer, Hash, MAX_BATCH_BYTES,
     NoHeader, RECORD_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, align, hash,
@@ -25,6 +26,7 @@ use crate::planted::{Bug, has, sync_unless};
 use crate::{Disk, DiskFile, LogId, OpenError, Place};
 
 /// Where the log ends and what is known there.
+#[derive(Clone)]
 pub(crate) struct End {
     pub segment: u32,
     pub offset: u64,
@@ -92,10 +94,12 @@ pub(crate) fn recover(
         cut_bytes: 0,
     };
     let mut found = Found::new();
+    let copying_error = |what, source| OpenError::Io { what, path: disk.path(copying::FILE), source };
+    let copying = copying::read(disk).map_err(|e| copying_error("read", e))?;
     for (i, &id) in ids.iter().enumerate() {
         let is_last = i + 1 == ids.len();
         let file = disk.open(&segment_name(id), false).map_err(|e| io_error(disk, id, "open", e))?;
-        let mut scan = Scan { disk, id, file: file.clone(), bytes: Vec::new(), mend };
+        let mut scan = Scan { disk, id, file: file.clone(), bytes: Vec::new(), mend, copying };
         if let Some(sealed) = sealed.get(i) {
             scan.sealed(log, sealed, &mut end)?;
             found.push((id, file));
@@ -118,6 +122,9 @@ pub(crate) fn recover(
     if !mend {
         return Ok((found, end));
     }
+    if copying.is_some() {
+        disk.remove(copying::FILE).map_err(|e| copying_error("remove", e))?;
+    }
     // The process before may have died between making a name and syncing it;
     // what is served from here on must not vanish with the name.
     disk.sync_dir().map_err(|source| OpenError::Io {
@@ -136,6 +143,8 @@ pub(crate) struct Scan<'a> {
     pub bytes: Vec<u8>,
     /// Whether the tail may be written to.
     pub mend: bool,
+    /// Where this log, being a copy, was written to when that ended.
+    pub copying: Option<Copying>,
 }
 
 /// A batch that was found to be whole.
@@ -255,7 +264,8 @@ impl Scan<'_> {
             offset = next_offset;
         }
         end.offset = offset;
-        let is_proven = |batch: &Seen| !is_last || batch.first < durable_upto;
+        let is_proven =
+            |batch: &Seen| !is_last || batch.first < durable_upto && !self.is_copied(batch.offset);
         let (proven, unproven) = match batches.iter().position(|batch| !is_proven(batch)) {
             Some(first) => batches.split_at(first),
             None => (&batches[..], &[][..]),
@@ -286,6 +296,11 @@ impl Scan<'_> {
         }
         batches[early.len()..].iter().try_for_each(|batch| self.records(batch, each))?;
         Ok(true)
+    }
+
+    /// Whether what is at `offset` was on its way to a copy, where batches prove nothing.
+    fn is_copied(&self, offset: u64) -> bool {
+        self.copying.is_some_and(|copying| copying.segment == self.id && copying.offset <= offset)
     }
 
     /// The valid batch at `offset` that continues the log, and where the next would be.
@@ -354,7 +369,8 @@ impl Scan<'_> {
         let tail = self.bytes.get(offset as usize..).unwrap_or_default();
         let torn = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if torn > 0 {
-            if let Some(later) = self.witness_after(offset, end.next) {
+            let witness = self.witness_after(offset, end.next).filter(|_| !self.is_copied(offset));
+            if let Some(later) = witness {
                 let reason =
                     format!("no valid batch here, but what is at offset {later} proves that it was durable");
                 return Err(self.damaged(offset, &reason));

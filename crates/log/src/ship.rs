@@ -8,11 +8,13 @@
 //! 3. A copy of another log, or of another history of this one, is refused.
 //!
 //! # After a crash
-//! The copy is what had been synced; the next [`Shipper::open`] goes on there.
+//! The copy is a log that has at least what had been synced (`copying.rs`); the
+//! next [`Shipper::open`] goes on there.
 
 use std::io;
 use std::sync::Arc;
 
+use crate::copying::{self, Copying, Marker};
 use crate::format::{
     BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES,
     SegmentHeader, hash, segment_name,
@@ -38,6 +40,7 @@ pub struct Shipper {
     id: LogId,
     end: End,
     next_segment: u32,
+    marker: Marker,
 }
 
 impl Shipper {
@@ -55,7 +58,8 @@ impl Shipper {
             Some(_) => return Err(not_a_log(&*copy, "it is a copy of another log")),
         }
         let (found, end) = recover(&*copy, id, &[], true, |_, _, _| Ok(()))?;
-        let shipper = Self { source, copy, id, end, next_segment: found.len() as u32 };
+        let next_segment = found.len() as u32;
+        let shipper = Self { source, copy, id, end, next_segment, marker: Marker::default() };
         shipper.check_history()?;
         Ok(shipper)
     }
@@ -151,7 +155,7 @@ impl Shipper {
             _ => io_error(&*self.source, id, "open", error),
         })?;
         let len = file.len().map_err(|e| io_error(&*self.source, id, "read", e))?;
-        let mut scan = Scan { disk: &*self.source, id, file, bytes: Vec::new(), mend: false };
+        let mut scan = Scan { disk: &*self.source, id, file, bytes: Vec::new(), mend: false, copying: None };
         if len > SEGMENT_BYTES_MAX {
             return Err(scan.damaged(0, "it is longer than any segment"));
         }
@@ -159,50 +163,57 @@ impl Shipper {
         // take no memory.
         scan.bytes = vec![0; len as usize];
         let begin = self.end.offset;
+        let mut end = self.end.clone();
         let mut read = begin.min(len);
         loop {
-            let end = (read + PIECE_BYTES).min(len);
-            let piece = &mut scan.bytes[read as usize..end as usize];
+            let until = (read + PIECE_BYTES).min(len);
+            let piece = &mut scan.bytes[read as usize..until as usize];
             scan.file.read_exact_at(piece, read).map_err(|e| io_error(&*self.source, id, "read", e))?;
-            read = end;
-            while let Some((batch, next_offset)) = scan.batch(self.end.offset, &self.end) {
+            read = until;
+            while let Some((batch, next_offset)) = scan.batch(end.offset, &end) {
                 let next = batch.first + u64::from(batch.count);
                 // A mark at the durable end may not be synced yet: the next batch tells.
                 if durable.is_some_and(|durable| next > durable || batch.is_mark() && next == durable) {
                     break;
                 }
-                let at = self.end.offset as usize;
-                self.end.last = hash(&scan.bytes[at..at + BATCH_HEADER_BYTES + batch.body as usize]);
-                self.end.next = next;
-                self.end.offset = next_offset;
+                let at = end.offset as usize;
+                end.last = hash(&scan.bytes[at..at + BATCH_HEADER_BYTES + batch.body as usize]);
+                end.next = next;
+                end.offset = next_offset;
             }
-            if read == len || !scan.is_cut(self.end.offset, read) {
+            if read == len || !scan.is_cut(end.offset, read) {
                 break;
             }
         }
-        let here = scan.bytes.get(self.end.offset as usize..).unwrap_or_default();
+        let here = scan.bytes.get(end.offset as usize..).unwrap_or_default();
         let other_history = here
             .first_chunk::<BATCH_HEADER_BYTES>()
-            .and_then(|header| BatchHeader::decode(header, id, self.end.offset))
-            .is_some_and(|header| header.first == self.end.next && header.previous != self.end.last);
+            .and_then(|header| BatchHeader::decode(header, id, end.offset))
+            .is_some_and(|header| header.first == end.next && header.previous != end.last);
         if other_history {
             return Err(self.other_history(id));
         }
-        if let Some(footer) = Footer::decode(here, id, self.end.offset)
-            && footer.next == self.end.next
-            && footer.last == self.end.last
+        if let Some(footer) = Footer::decode(here, id, end.offset)
+            && footer.next == end.next
+            && footer.last == end.last
             // Like a mark.
             && durable.is_none_or(|durable| footer.next < durable)
         {
-            self.end.offset += FOOTER_BYTES as u64;
-            self.end.sealed = true;
+            end.offset += FOOTER_BYTES as u64;
+            end.sealed = true;
         }
-        let until = (self.end.offset as usize).min(scan.bytes.len());
+        let until = (end.offset as usize).min(scan.bytes.len());
         let new = &scan.bytes[begin as usize..until];
         if !new.is_empty() {
             let copy = self.copy.open(&name, false).map_err(|e| io_error(&*self.copy, id, "open", e))?;
+            let marking =
+                |source| OpenError::Io { what: "write", path: self.copy.path(copying::FILE), source };
+            self.marker.begin(&*self.copy, Copying { segment: id, offset: begin }).map_err(marking)?;
             self.write(&*copy, id, new, begin)?;
+            self.marker.end().map_err(marking)?;
         }
+        // Not before: should it fail, the same is copied again.
+        self.end = end;
         Ok(new.len() as u64)
     }
 

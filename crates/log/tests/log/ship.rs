@@ -1,11 +1,13 @@
 //! A copy on another disk goes on with its own log and with no other.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use daybook_log::sim::SimDisk;
+use daybook_log::sim::{Random, SimDisk};
+use daybook_log::suite::Suite;
 use daybook_log::{OpenError, Shipper};
 
-use crate::load::{append, open};
+use crate::load::{Load, append, open};
 
 fn ship(source: &SimDisk, copy: &SimDisk) -> Result<u64, OpenError> {
     let mut shipper = Shipper::open(Arc::new(source.clone()), Arc::new(copy.clone()))?;
@@ -45,4 +47,95 @@ fn a_copy_of_another_history_is_refused_wherever_its_batches_end() {
             assert!(error.contains("another history"), "{records} and {ours}, then {theirs}: {error}");
         }
     }
+}
+
+/// What a log of `load` holds in the end, and how much of it was confirmed to be
+/// in `copy`, which is written to now and then, several batches at once.
+fn follow(load: Load, copy: &SimDisk) -> (SimDisk, Vec<Vec<u8>>, u64) {
+    let source = SimDisk::default();
+    let (mut log, ..) = open(&source).unwrap();
+    let (mut records, mut confirmed, mut shipper) = (Vec::new(), 0, None);
+    for i in 0..30 {
+        let batch = load.batch(i);
+        append(&mut log, &batch).unwrap();
+        log.sync().unwrap();
+        records.extend(batch);
+        let mut random = Random::new(load.0 ^ i << 24);
+        if random.below(5) == 0 {
+            log.vouch().unwrap();
+        }
+        if random.below(4) > 0 && i < 29 {
+            continue;
+        }
+        let mut ship = || -> Result<(), OpenError> {
+            let shipper = match &mut shipper {
+                Some(shipper) => shipper,
+                None => shipper.insert(Shipper::open(Arc::new(source.clone()), Arc::new(copy.clone()))?),
+            };
+            while shipper.ship(Some(log.next()))?.more {}
+            confirmed = shipper.next();
+            Ok(())
+        };
+        // Tried again with the same or a new one, as people do.
+        if ship().is_err() && random.below(2) == 0 {
+            shipper = None;
+        }
+    }
+    log.vouch().unwrap();
+    (source, records, confirmed)
+}
+
+#[test]
+fn a_copy_opens_whatever_call_of_it_was_the_last() {
+    let phases =
+        ["power lost", "killed", "EIO", "more than was confirmed", "a torn tail was cut", "gone on with"];
+    let mut suite = Suite::begin("copy under crashes and errors", &phases);
+    for seed in suite.seeds(3, 20) {
+        let load = Load(seed);
+        let calm = SimDisk::default();
+        let (.., confirmed) = follow(load, &calm);
+        assert!(confirmed > 30);
+        for call in 1..=calm.calls() {
+            for what in ["power lost", "killed", "EIO"] {
+                let copy = SimDisk::default();
+                match what {
+                    "EIO" => copy.fail_at(call, ErrorKind::Other),
+                    _ => copy.crash_at(call),
+                }
+                let (source, records, confirmed) = follow(load, &copy);
+                suite.hit(what);
+                for image in 0..suite.pick(2, 5) {
+                    suite.case();
+                    let mut after = copy.after_kill();
+                    let context =
+                        format!("{what} at call {call} ({:?}) of {seed}, image {image}", copy.failed());
+                    if what == "killed" && confirmed > 0 {
+                        // Whoever reads it before the power fails must not have read what is lost.
+                        let served = open(&after).unwrap_or_else(|e| panic!("{context}: {e}")).2;
+                        let left = open(&after.after_power_loss(image)).unwrap().2;
+                        assert!(left == served, "{context}: served and lost");
+                        after = copy.after_kill();
+                    }
+                    let after = after.after_power_loss(seed ^ call << 40 ^ image << 56);
+                    let opened = after.after_kill();
+                    if confirmed > 0 {
+                        let (_, recovered, found) =
+                            open(&opened).unwrap_or_else(|error| panic!("{context}: {error}"));
+                        assert!(records.starts_with(&found), "{context}: not what the log holds");
+                        assert!(found.len() as u64 >= confirmed, "{context}: {} of {confirmed}", found.len());
+                        if found.len() as u64 > confirmed {
+                            suite.hit("more than was confirmed");
+                        }
+                        if recovered.cut_bytes > 0 {
+                            suite.hit("a torn tail was cut");
+                        }
+                    }
+                    ship(&source, &after).unwrap_or_else(|error| panic!("{context}, gone on with: {error}"));
+                    assert!(open(&after).unwrap().2 == records, "{context}, gone on with");
+                    suite.hit("gone on with");
+                }
+            }
+        }
+    }
+    suite.end();
 }
