@@ -1,11 +1,16 @@
 //! "Surely not here": about 12 bits for each id and key of a run, one cache line
 //! a question, wrong in well under 1 % of its yeses and never in a no.
 
+use std::io;
+
+use super::pieces::Pieces;
+use super::run::damaged;
+
 const BITS_PER_ENTRY: usize = 12;
 const BLOCK_BITS: usize = 512;
 const PROBES: u32 = 6;
 
-#[derive(Clone)]
+/// The largest thing in memory: never copied.
 pub(super) struct Filter {
     blocks: Vec<[u64; BLOCK_BITS / 64]>,
 }
@@ -32,23 +37,28 @@ impl Filter {
         (((hash >> 32) * self.blocks.len() as u64) >> 32) as usize
     }
 
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        for word in self.blocks.iter().flatten() {
-            out.extend_from_slice(&word.to_le_bytes());
+    pub fn encode(&self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        for block in &self.blocks {
+            let mut bytes = [[0; 8]; BLOCK_BITS / 64];
+            bytes.iter_mut().zip(block).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
+            put(bytes.as_flattened())?;
         }
+        Ok(())
     }
 
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (blocks, rest) = bytes.as_chunks::<{ BLOCK_BITS / 8 }>();
-        if blocks.is_empty() || !rest.is_empty() {
-            return None;
+    /// What is left of `input`.
+    pub fn decode(input: &mut Pieces<'_>) -> io::Result<Self> {
+        const BLOCK_BYTES: usize = BLOCK_BITS / 8;
+        let count = input.left() / BLOCK_BYTES as u64;
+        if count == 0 || !input.left().is_multiple_of(BLOCK_BYTES as u64) {
+            return Err(damaged("its filter has no sensible length"));
         }
-        let word = |block: &[u8; BLOCK_BITS / 8], i: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&block[i * 8..i * 8 + 8]);
-            u64::from_le_bytes(word)
-        };
-        Some(Self { blocks: blocks.iter().map(|block| std::array::from_fn(|i| word(block, i))).collect() })
+        let mut blocks = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let (words, _) = input.take(BLOCK_BYTES)?.as_chunks::<8>();
+            blocks.push(std::array::from_fn(|i| u64::from_le_bytes(words[i])));
+        }
+        Ok(Self { blocks })
     }
 }
 
@@ -60,6 +70,9 @@ fn probes(hash: u64) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
+    use daybook_log::Disk;
+    use daybook_log::sim::SimDisk;
+
     use super::*;
 
     fn hashes(from: u64, count: u64) -> impl Iterator<Item = u64> {
@@ -70,9 +83,18 @@ mod tests {
     fn what_was_put_in_is_found_and_little_else() {
         let mut filter = Filter::for_entries(20_000);
         hashes(0, 20_000).for_each(|hash| filter.insert(hash));
+        let disk = SimDisk::default();
         let mut bytes = Vec::new();
-        filter.encode(&mut bytes);
-        let filter = Filter::decode(&bytes).unwrap();
+        filter
+            .encode(&mut |some| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            })
+            .unwrap();
+        disk.put("filter", bytes);
+        let file = disk.open("filter", false).unwrap();
+        let mut input = Pieces::new(&*file, 0, file.len().unwrap()).unwrap();
+        let filter = Filter::decode(&mut input).unwrap();
         assert!(hashes(0, 20_000).all(|hash| filter.may_contain(hash)));
         let wrong = hashes(1_000_000, 20_000).filter(|hash| filter.may_contain(*hash)).count();
         assert!(wrong < 200, "{wrong} of 20,000 are wrong");

@@ -26,6 +26,7 @@ mod lists;
 mod mem;
 mod merge;
 mod names;
+mod pieces;
 mod run;
 mod runs;
 mod times;

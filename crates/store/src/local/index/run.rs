@@ -23,6 +23,7 @@ use daybook_model::Position;
 use super::codec::{self, BLOCK_BYTES_MAX, Input, KeyEntry, Posting};
 use super::filter::Filter;
 use super::hash::is_filtered;
+use super::pieces::Pieces;
 use super::times::IdTimes;
 use super::{KeyHead, Range};
 use crate::planted::{Bug, has};
@@ -121,11 +122,12 @@ impl Run {
         if !sections.is_sorted() || meta_at.checked_add(meta_len) != Some(meta_end) {
             return Err(damaged("its sections overlap"));
         }
-        let meta = read(&*file, meta_at, meta_len as usize)?;
-        if input.u32() != Some(crc32c::crc32c(&meta)) {
+        let mut pieces = Pieces::new(&*file, meta_at, meta_len)?;
+        let meta = Meta::decode(&mut pieces);
+        if input.u32() != Some(pieces.crc()?) {
             return Err(damaged("its fences' checksum is wrong"));
         }
-        let meta = Meta::decode(&meta).ok_or_else(|| damaged("its fences are unreadable"))?;
+        let meta = meta?;
         let ascend = meta.segments.is_sorted_by(|one, next| one.0 < next.0 && one.1 < next.1);
         if !ascend || !meta.segments.iter().all(|(_, first)| (base..end).contains(first)) {
             return Err(damaged("its segment table is wrong"));
@@ -315,52 +317,54 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let count = |out: &mut Vec<u8>, n: usize| out.extend_from_slice(&(n as u64).to_le_bytes());
-        count(&mut out, self.segments.len());
+    /// By pieces: a copy as a whole would be as large as the filter.
+    pub fn encode(&self, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        put(&(self.segments.len() as u64).to_le_bytes())?;
         for (segment, first) in &self.segments {
-            out.extend_from_slice(&segment.to_le_bytes());
-            out.extend_from_slice(&first.to_le_bytes());
+            put(&segment.to_le_bytes())?;
+            put(&first.to_le_bytes())?;
         }
-        count(&mut out, self.posting_fences.len());
+        put(&(self.posting_fences.len() as u64).to_le_bytes())?;
         for fence in &self.posting_fences {
-            out.extend_from_slice(&fence.hash.to_le_bytes());
-            out.extend_from_slice(&fence.first.to_le_bytes());
-            out.extend_from_slice(&fence.at.to_le_bytes());
+            put(&fence.hash.to_le_bytes())?;
+            put(&fence.first.to_le_bytes())?;
+            put(&fence.at.to_le_bytes())?;
         }
-        count(&mut out, self.key_fences.len());
+        put(&(self.key_fences.len() as u64).to_le_bytes())?;
         for fence in &self.key_fences {
-            out.extend_from_slice(&(fence.text.len() as u32).to_le_bytes());
-            out.extend_from_slice(fence.text.as_bytes());
-            out.extend_from_slice(&fence.at.to_le_bytes());
+            put(&(fence.text.len() as u32).to_le_bytes())?;
+            put(fence.text.as_bytes())?;
+            put(&fence.at.to_le_bytes())?;
         }
-        self.filter.encode(&mut out);
-        out
+        self.filter.encode(put)
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Input(bytes);
+    /// Its checksum is not known to be right yet.
+    fn decode(input: &mut Pieces<'_>) -> io::Result<Self> {
         // Reserved by what is there, never by what a number says.
-        let count = |input: &mut Input<'_>, least: usize| {
-            let n = usize::try_from(input.u64()?).ok()?;
-            (n.checked_mul(least)? <= input.0.len()).then_some(n)
+        let count = |input: &mut Pieces<'_>, least: u64| {
+            let n = input.u64()?;
+            let is_there = n.checked_mul(least).is_some_and(|bytes| bytes <= input.left());
+            if is_there { Ok(n as usize) } else { Err(damaged("its fences are unreadable")) }
         };
-        let n = count(&mut input, 12)?;
-        let segments = (0..n).map(|_| Some((input.u32()?, input.u64()?))).collect::<Option<_>>()?;
-        let n = count(&mut input, 20)?;
-        let posting_fences = (0..n)
-            .map(|_| Some(PostingFence { hash: input.u64()?, first: input.u32()?, at: input.u64()? }))
-            .collect::<Option<_>>()?;
-        let n = count(&mut input, 12)?;
-        let key_fences = (0..n)
-            .map(|_| {
-                let len = input.u32()? as usize;
-                let text = str::from_utf8(input.take(len)?).ok()?.into();
-                Some(KeyFence { text, at: input.u64()? })
-            })
-            .collect::<Option<_>>()?;
-        Some(Self { segments, posting_fences, key_fences, filter: Filter::decode(input.0)? })
+        let n = count(input, 12)?;
+        let mut segments = Vec::with_capacity(n);
+        for _ in 0..n {
+            segments.push((input.u32()?, input.u64()?));
+        }
+        let n = count(input, 20)?;
+        let mut posting_fences = Vec::with_capacity(n);
+        for _ in 0..n {
+            posting_fences.push(PostingFence { hash: input.u64()?, first: input.u32()?, at: input.u64()? });
+        }
+        let n = count(input, 12)?;
+        let mut key_fences = Vec::with_capacity(n);
+        for _ in 0..n {
+            let len = input.u32()? as usize;
+            let text = str::from_utf8(input.take(len)?).map_err(|_| damaged("a key is no text"))?.into();
+            key_fences.push(KeyFence { text, at: input.u64()? });
+        }
+        Ok(Self { segments, posting_fences, key_fences, filter: Filter::decode(input)? })
     }
 }
 
@@ -374,7 +378,7 @@ fn read(file: &dyn DiskFile, at: u64, len: usize) -> io::Result<Vec<u8>> {
 }
 
 /// A file that is shorter than it says was cut: that is damage too.
-fn too_early(error: io::Error) -> io::Error {
+pub(super) fn too_early(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => damaged("it ends too early"),
         _ => error,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use daybook_log::{Disk, DiskFile, LogId, Place};
 
-use super::codec::{self, BLOCK_BYTES, KeyEntry, LIST_MAX};
+use super::codec::{self, BLOCK_BYTES, BLOCK_BYTES_MAX, KeyEntry, LIST_MAX};
 use super::filter::Filter;
 use super::hash::is_filtered;
 use super::run::{self, FORMAT, KeyFence, MAGIC, Meta, PLACES, PostingFence, Run};
@@ -22,10 +22,7 @@ pub(super) struct RunWriter<'a> {
     log: LogId,
     name: String,
     temporary: String,
-    file: Arc<dyn DiskFile>,
-    /// Not yet written; it begins at `written`.
-    buffer: Vec<u8>,
-    written: u64,
+    out: Output,
     base: u64,
     first_time: i64,
     filter_entries: u64,
@@ -44,6 +41,14 @@ pub(super) struct RunWriter<'a> {
     keys_at: u64,
 }
 
+/// The file as far as it is made.
+struct Output {
+    file: Arc<dyn DiskFile>,
+    /// Not yet written; it begins at `written`.
+    buffer: Vec<u8>,
+    written: u64,
+}
+
 impl<'a> RunWriter<'a> {
     /// Begins a run of [`base`, `end`); `filter_entries`: at least its ids and keys.
     pub fn create(
@@ -60,7 +65,7 @@ impl<'a> RunWriter<'a> {
             disk.remove(&temporary)?;
         }
         let file = disk.open(&temporary, true)?;
-        let mut header = Vec::with_capacity(run::HEADER_BYTES);
+        let mut header = Vec::with_capacity(PIECE_BYTES + BLOCK_BYTES_MAX);
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&FORMAT.to_le_bytes());
         header.extend_from_slice(&[0; 4]);
@@ -76,9 +81,7 @@ impl<'a> RunWriter<'a> {
             log,
             name,
             temporary,
-            file,
-            buffer: header,
-            written: 0,
+            out: Output { file, buffer: header, written: 0 },
             base,
             first_time,
             filter_entries,
@@ -179,32 +182,36 @@ impl<'a> RunWriter<'a> {
     /// Last: durable and under its name when this returns.
     pub fn finish(mut self) -> io::Result<Run> {
         self.close_block()?;
-        let meta_at = self.at();
-        let meta = self.meta.encode();
-        self.buffer.extend_from_slice(&meta);
+        let (meta_at, mut crc) = (self.at(), 0);
+        self.meta.encode(&mut |bytes| {
+            crc = crc32c::crc32c_append(crc, bytes);
+            self.out.put(bytes)
+        })?;
+        let meta_len = self.at() - meta_at;
+        // The run reads its own, and two of the largest are more than anything else in memory.
+        drop(self.meta);
         let mut trailer = Vec::with_capacity(run::TRAILER_BYTES);
         let numbers = [
             self.places_at,
             self.postings_at,
             self.keys_at,
             meta_at,
-            meta.len() as u64,
+            meta_len,
             self.filter_entries,
             self.first_time as u64,
         ];
         numbers.iter().for_each(|n| trailer.extend_from_slice(&n.to_le_bytes()));
-        trailer.extend_from_slice(&crc32c::crc32c(&meta).to_le_bytes());
+        trailer.extend_from_slice(&crc.to_le_bytes());
         trailer.extend_from_slice(&crc32c::crc32c(&trailer).to_le_bytes());
-        self.buffer.extend_from_slice(&trailer);
-        self.flush(0)?;
-        self.file.sync_data()?;
+        self.out.put(&trailer)?;
+        self.out.flush()?;
         self.disk.rename(&self.temporary, &self.name)?;
         self.disk.sync_dir()?;
         Run::open(self.disk, &self.name, self.log)
     }
 
     fn at(&self) -> u64 {
-        self.written + self.buffer.len() as u64
+        self.out.at()
     }
 
     fn close_block(&mut self) -> io::Result<()> {
@@ -212,19 +219,62 @@ impl<'a> RunWriter<'a> {
             return Ok(());
         }
         let crc = crc32c::crc32c(&self.block);
-        self.buffer.append(&mut self.block);
-        self.buffer.extend_from_slice(&crc.to_le_bytes());
-        self.flush(PIECE_BYTES)
+        self.block.extend_from_slice(&crc.to_le_bytes());
+        self.out.put(&self.block)?;
+        self.block.clear();
+        Ok(())
+    }
+}
+
+impl Output {
+    fn at(&self) -> u64 {
+        self.written + self.buffer.len() as u64
     }
 
-    fn flush(&mut self, least: usize) -> io::Result<()> {
-        if self.buffer.len() < least {
-            return Ok(());
-        }
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() < PIECE_BYTES { Ok(()) } else { self.flush() }
+    }
+
+    /// Durable when this returns.
+    fn flush(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.buffer, self.written)?;
         self.file.sync_data()?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use allocation_counter::measure;
+    use daybook_log::RealDisk;
+
+    use super::*;
+
+    /// Those of a run of some seven million events.
+    const ENTRIES: u64 = 8 << 20;
+    const FILTER_BYTES: u64 = ENTRIES * 12 / 8;
+
+    #[test]
+    fn a_run_is_written_and_opened_with_its_filter_in_memory_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = RealDisk::open(dir.path()).unwrap();
+        let log = LogId([7; 16]);
+        let mut name = String::new();
+        let written = measure(|| {
+            let mut run = RunWriter::create(&disk, log, (0, 1), ENTRIES, 0, IdTimes::ANY).unwrap();
+            run.place(0, Place { segment: 0, offset: 64, len: 100 }).unwrap();
+            run.places_done().unwrap();
+            run.postings(0, [0].into_iter()).unwrap();
+            run.postings_done().unwrap();
+            name = run.finish().unwrap().name;
+        });
+        let opened = measure(|| assert!(Run::open(&disk, &name, log).unwrap().may_contain(0)));
+        for (what, most) in [("written", written.bytes_max), ("opened", opened.bytes_max)] {
+            let beside = most.checked_sub(FILTER_BYTES).expect("the filter is there");
+            assert!(beside < 2 * PIECE_BYTES as u64, "{what} with {beside} bytes beside the filter");
+        }
     }
 }
