@@ -1,16 +1,19 @@
 //! The youngest events' index, in memory until it is written as a run.
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use daybook_log::Place;
 use daybook_model::{Event, Position, Sequence, Timestamp};
-use foldhash::HashMap;
 
 use super::hash::{Hasher, Kind, session_levels};
+use super::postings::Postings;
 use super::times::IdTimes;
+
+/// Of a name, roughly, beside its text: its place in the tree, which is between
+/// half full and full, and what counts who uses it.
+const NAME_BYTES: usize = 80;
 
 /// How far a key has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +41,6 @@ pub(crate) struct Filed<'a> {
     pub key: Option<(&'a str, Sequence)>,
 }
 
-/// Positions relative to `base`; ids and correlations mostly have one.
-pub(super) enum Postings {
-    One(u32),
-    /// Rare: boxed, so that every other entry is a quarter smaller.
-    #[expect(clippy::box_collection, reason = "the vector itself would be in every entry")]
-    Many(Box<Vec<u32>>),
-}
-
 pub(crate) struct Mem {
     hasher: Hasher,
     pub(super) base: u64,
@@ -53,10 +48,13 @@ pub(crate) struct Mem {
     /// Ascending: `recordedtime` never goes backwards.
     pub(super) times: Vec<i64>,
     pub(super) id_times: IdTimes,
-    pub(super) postings: HashMap<u64, Postings>,
+    /// Positions relative to `base`.
+    pub(super) postings: Postings,
     pub(super) keys: BTreeMap<Arc<str>, KeyHead>,
     /// Each type's last position.
     pub(super) types: BTreeMap<Arc<str>, Position>,
+    /// Of keys and types.
+    name_bytes: usize,
 }
 
 impl Mem {
@@ -67,9 +65,10 @@ impl Mem {
             places: Vec::new(),
             times: Vec::new(),
             id_times: IdTimes::NONE,
-            postings: HashMap::default(),
+            postings: Postings::default(),
             keys: BTreeMap::new(),
             types: BTreeMap::new(),
+            name_bytes: 0,
         }
     }
 
@@ -80,6 +79,14 @@ impl Mem {
         next.places.reserve(full.places.len());
         next.times.reserve(full.times.len());
         next
+    }
+
+    /// What it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<Place>()
+            + self.times.capacity() * size_of::<i64>()
+            + self.postings.bytes()
+            + self.name_bytes
     }
 
     pub fn end(&self) -> u64 {
@@ -107,17 +114,17 @@ impl Mem {
         self.places.extend_from_slice(places);
         self.times.resize(self.places.len(), recordedtime.0);
         let all = first..self.places.len() as u32;
-        sessions.iter().for_each(|session| self.post(*session, all.clone()));
+        sessions.iter().for_each(|session| self.postings.post(*session, all.clone()));
         let events = all.zip(events);
         for (at, event) in events.clone() {
             self.id_times.add(event.id);
-            self.post(event.hashes.id, at..at + 1);
+            self.postings.post(event.hashes.id, at..at + 1);
         }
         runs(
             events.clone(),
             |event| Some((event.hashes.correlation, ())),
             |run, last| {
-                self.post(last.hashes.correlation, run);
+                self.postings.post(last.hashes.correlation, run);
             },
         );
         runs(
@@ -125,10 +132,13 @@ impl Mem {
             |event| Some((event.hashes.kind, event.kind)),
             |run, last| {
                 let position = Position(base + u64::from(run.end) - 1);
-                self.post(last.hashes.kind, run);
+                self.postings.post(last.hashes.kind, run);
                 match self.types.get_mut(last.kind) {
                     Some(known) => *known = position,
-                    None => drop(self.types.insert(last.kind.into(), position)),
+                    None => {
+                        self.name_bytes += last.kind.len() + NAME_BYTES;
+                        self.types.insert(last.kind.into(), position);
+                    }
                 }
             },
         );
@@ -138,32 +148,21 @@ impl Mem {
             |run, last| {
                 let (Some(hash), Some((subject, sequence))) = (last.hashes.subject, last.key) else { return };
                 let head = KeyHead { next: sequence.0 + 1, last: Position(base + u64::from(run.end) - 1) };
-                self.post(hash, run);
+                self.postings.post(hash, run);
                 match self.keys.get_mut(subject) {
                     Some(known) => *known = head,
-                    None => drop(self.keys.insert(subject.into(), head)),
+                    None => {
+                        self.name_bytes += subject.len() + NAME_BYTES;
+                        self.keys.insert(subject.into(), head);
+                    }
                 }
             },
         );
     }
 
-    fn post(&mut self, hash: u64, run: Range<u32>) {
-        match self.postings.entry(hash) {
-            Entry::Vacant(entry) if run.len() == 1 => drop(entry.insert(Postings::One(run.start))),
-            Entry::Vacant(entry) => drop(entry.insert(Postings::Many(Box::new(run.collect())))),
-            Entry::Occupied(mut entry) => match entry.get_mut() {
-                Postings::Many(list) => list.extend(run),
-                Postings::One(first) => {
-                    let list = std::iter::once(*first).chain(run).collect();
-                    entry.insert(Postings::Many(Box::new(list)));
-                }
-            },
-        }
-    }
-
     /// Whether nothing is filed under `hash`.
     pub fn is_free(&self, hash: u64) -> bool {
-        !self.postings.contains_key(&hash)
+        !self.postings.contains(hash)
     }
 
     pub fn place(&self, position: u64) -> Option<Place> {
@@ -172,10 +171,7 @@ impl Mem {
 
     /// At most `limit` positions of [`from`, `until`), from the end if `reverse`.
     pub fn positions(&self, hash: u64, range: &super::Range, limit: usize, out: &mut Vec<u64>) {
-        let list = match self.postings.get(&hash) {
-            None => return,
-            Some(postings) => postings.as_slice(),
-        };
+        let list = self.postings.get(hash);
         let below = |bound: u64| list.partition_point(|at| self.base + u64::from(*at) < bound);
         let list = &list[below(range.from)..below(range.until)];
         let absolute = |at: &u32| self.base + u64::from(*at);
@@ -232,11 +228,48 @@ pub(crate) fn sessions(hasher: Hasher, id: &str) -> Vec<u64> {
     std::iter::once(id).chain(session_levels(id)).map(|text| hasher.hash(Kind::Session, text)).collect()
 }
 
-impl Postings {
-    pub fn as_slice(&self) -> &[u32] {
-        match self {
-            Self::One(at) => std::slice::from_ref(at),
-            Self::Many(list) => list,
+#[cfg(test)]
+mod tests {
+    use daybook_log::LogId;
+
+    use super::*;
+
+    const EVENTS: u64 = 50_000;
+
+    fn filled(key: impl Fn(u64) -> String, each: u64) -> Mem {
+        let hasher = Hasher::new(LogId([7; 16]));
+        let mut mem = Mem::new(hasher, 0);
+        let sessions = sessions(hasher, "bench/1/s");
+        for first in (0..EVENTS).step_by(each as usize) {
+            let key = key(first / each);
+            let ids: Vec<_> = (first..first + each).map(|i| format!("id-{i}")).collect();
+            let filed = ids.iter().zip(0..).map(|(id, at)| Filed {
+                hashes: Hashes::new(hasher, id, "Happened", &ids[0], Some(&key)),
+                id,
+                kind: "Happened",
+                key: Some((&key, Sequence(at))),
+            });
+            let places = vec![Place { segment: 0, offset: 0, len: 1 }; each as usize];
+            mem.insert_all(Timestamp(1), &sessions, filed, &places);
+        }
+        mem
+    }
+
+    #[test]
+    fn what_it_takes_is_told_about_right() {
+        let long = "x".repeat(200);
+        let shapes: [(&str, &dyn Fn(u64) -> String, u64); 4] = [
+            ("a batch each key", &|i| format!("key/{i:020}"), 10),
+            ("an event each key", &|i| format!("key/{i:020}"), 1),
+            ("few keys", &|i| format!("key/{}", i % 256), 1),
+            ("long keys in no order", &|i| format!("{}/{long}", i * 7_919 % EVENTS), 1),
+        ];
+        for (shape, key, each) in shapes {
+            let mut mem = None;
+            let taken = allocation_counter::measure(|| mem = Some(filled(key, each))).bytes_current;
+            let told = mem.unwrap().bytes();
+            let ratio = told as f64 / taken as f64;
+            assert!((0.8..1.25).contains(&ratio), "{shape}: {told} of {taken}");
         }
     }
 }

@@ -27,6 +27,7 @@ mod mem;
 mod merge;
 mod names;
 mod pieces;
+mod postings;
 mod run;
 mod runs;
 mod times;
