@@ -27,7 +27,6 @@ mod query;
 mod queue;
 mod reached;
 mod read_only;
-mod restoring;
 mod room;
 mod sequencer;
 mod tail;
@@ -50,7 +49,7 @@ use crate::{
 use checkpoints::Checkpoints;
 use committer::{Committer, Committers};
 use gate::Gate;
-use index::{Index, OpenedRuns, Worker};
+use index::{Index, Limits, OpenedRuns, Worker};
 use lookup::Lookups;
 use query::Readers;
 use queue::{Append, Queue, Work};
@@ -61,7 +60,6 @@ use tail::{Records, Tail};
 pub use backup::{Backup, Checkpoints as CopiedCheckpoints};
 pub use daybook_log::{Lock, OpenError};
 pub use reached::Reached;
-pub use restoring::Restoring;
 pub use room::FreeBytes;
 pub use verify::{Verified, VerifyError, verify};
 
@@ -77,6 +75,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Events indexed in memory before they become a file of the index.
     pub run_events: usize,
+    /// What the index of such events may take, roughly, also while no file can be
+    /// written; beyond that `overloaded`.
+    pub index_bytes: usize,
     /// Bytes of the disk kept free for the index and the groups' checkpoints:
     /// with less than this and the next segment's size, publishes are refused.
     pub reserve_bytes: u64,
@@ -96,6 +97,7 @@ impl Default for Options {
             first_segment_bytes: 1 << 20,
             segment_bytes: 64 << 20,
             run_events: 128 << 10,
+            index_bytes: 48 << 20,
             reserve_bytes: 32 << 20,
             free_bytes: None,
             progress: None,
@@ -156,7 +158,6 @@ impl LocalStore {
         let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let disk = RealDisk::open(dir).map_err(|e| io("open", e))?;
         refuse_foreign(dir, &disk)?;
-        restoring::refuse_unfinished(dir)?;
         let index = RealDisk::open(&dir.join("index")).map_err(|e| io("open the index in", e))?;
         let groups = RealDisk::open(&dir.join("groups")).map_err(|e| io("open the groups in", e))?;
         let disks = Disks { log: Arc::new(disk), index: Arc::new(index), groups: Arc::new(groups) };
@@ -183,7 +184,8 @@ impl LocalStore {
             tracing_line(&format!("making a part of the index again: {why}"));
         }
         let id = known.unwrap_or(LogId(fresh_id()));
-        let mut index = Index::new(id, opened.runs, options.run_events);
+        let limits = Limits { events: options.run_events, bytes: options.index_bytes };
+        let mut index = Index::new(id, opened.runs, limits);
         let indexed = index.memory_from();
         let mut tail = Tail::new(options.tail_bytes);
         let log_options = daybook_log::Options {
@@ -274,8 +276,7 @@ fn refuse_foreign(dir: &Path, disk: &RealDisk) -> Result<(), OpenError> {
         return Ok(());
     }
     let ours = |name: &String| {
-        ["LOCK", "LOG.new", "spare", "index", "groups", "backup.json", restoring::FILE]
-            .contains(&name.as_str())
+        ["LOCK", "LOG.new", "spare", "index", "groups", "backup.json"].contains(&name.as_str())
             || name.ends_with(".segment")
     };
     match names.iter().find(|name| !ours(name)) {

@@ -7,7 +7,7 @@ use daybook_log::{LogId, Place};
 use daybook_model::{Event, Position};
 
 use super::run::{HEADER_BYTES, TRAILER_BYTES};
-use super::{Hasher, Index, Kind, Range, Run, codec};
+use super::{Hasher, Index, Kind, Limits, Range, Run, codec};
 use crate::local::tests::fuzz::{full, measured};
 
 const LOG: LogId = LogId([7; 16]);
@@ -16,7 +16,8 @@ const EVENTS: u64 = 40;
 /// The name and the bytes of a run.
 fn written() -> (String, Vec<u8>) {
     let disk = SimDisk::default();
-    let mut index = Index::new(LOG, Default::default(), EVENTS as usize);
+    let limits = Limits { events: EVENTS as usize, bytes: usize::MAX };
+    let mut index = Index::new(LOG, Default::default(), limits);
     for i in 0..EVENTS {
         let subject = Some(format!("k/{}", i % 7));
         let event = Event { position: Position(i), id: format!("e{i}"), subject, ..full() };

@@ -8,9 +8,10 @@
 //! # Promises
 //! 1. Every answer is right, whatever hashes collide: ids and keys are compared
 //!    with what is stored, lists of positions are candidates that readers check.
-//! 2. Memory: two runs' worth of events being gathered (on a disk that is too
-//!    slow or full a few more, then nothing more is taken), about 12 bits an id and
-//!    key, and the fences (one for every 4 KiB of a run).
+//! 2. Memory: what [`Limits::bytes`] allows for the youngest events, and those on
+//!    their way by then; nothing more is taken until a run is written. About 12 bits
+//!    an id and key, a second time for the runs that are being merged, and the
+//!    fences (one for every 4 KiB of a run).
 //! 3. Nothing here is needed: what is missing, half written or damaged is made
 //!    again from the log when it is opened.
 //!
@@ -60,10 +61,14 @@ pub(crate) struct Range {
     pub reverse: bool,
 }
 
-/// So many runs' worth of events may wait in memory behind the one being written.
-const CROWDED: usize = 4;
-/// Fewer events never count as too many.
-const CROWDED_LEAST: usize = 64 << 10;
+/// What may be in memory of events that no run has yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// So many become a run.
+    pub events: usize,
+    /// Roughly, those being written included; a quarter of it becomes a run too.
+    pub bytes: usize,
+}
 
 pub(crate) struct Index {
     hasher: Hasher,
@@ -71,7 +76,7 @@ pub(crate) struct Index {
     /// On its way to become a run.
     frozen: Option<Arc<Mem>>,
     runs: Runs,
-    run_events: usize,
+    limits: Limits,
     /// Why nothing could be written the last time.
     trouble: Option<String>,
 }
@@ -91,10 +96,10 @@ pub(crate) struct View {
 }
 
 impl Index {
-    pub fn new(log: LogId, runs: Runs, run_events: usize) -> Self {
+    pub fn new(log: LogId, runs: Runs, limits: Limits) -> Self {
         let hasher = Hasher::new(log);
         let base = runs.last().map_or(0, |run| run.end);
-        Self { hasher, mem: Mem::new(hasher, base), frozen: None, runs, run_events, trouble: None }
+        Self { hasher, mem: Mem::new(hasher, base), frozen: None, runs, limits, trouble: None }
     }
 
     /// Bytes and number of the runs, and events that are in memory only.
@@ -135,7 +140,7 @@ impl Index {
     /// Sets aside what is in memory to be written, if it is time and the last
     /// such is done.
     pub fn freeze(&mut self) -> bool {
-        if self.frozen.is_some() || self.mem.places.len() < self.run_events {
+        if self.frozen.is_some() || !self.is_full() {
             return false;
         }
         let next = Mem::after(&self.mem);
@@ -143,10 +148,25 @@ impl Index {
         true
     }
 
+    /// Whether what is in memory is enough for a run.
+    fn is_full(&self) -> bool {
+        let Limits { events, bytes } = self.limits;
+        let held = self.mem.places.len();
+        held >= events || held > 0 && self.mem.bytes() >= bytes / 4
+    }
+
+    /// What the events take that no run has yet.
+    pub fn memory_bytes(&self) -> usize {
+        self.mem.bytes() + self.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
+    }
+
+    fn is_over_limit(&self) -> bool {
+        self.memory_bytes() >= self.limits.bytes
+    }
+
     /// Why memory should hold no more, if it should not.
     pub fn crowded(&self) -> Option<(Cause, String)> {
-        let waiting = self.mem.places.len();
-        if self.frozen.is_none() || waiting < self.run_events {
+        if self.frozen.is_none() || !self.is_full() {
             return None;
         }
         match &self.trouble {
@@ -154,7 +174,8 @@ impl Index {
                 let why = format!("the index cannot be written: {why}; publishing resumes when it can");
                 Some((Cause::Index, why))
             }
-            None => (waiting >= (CROWDED * self.run_events).max(CROWDED_LEAST))
+            None => self
+                .is_over_limit()
                 .then(|| (Cause::Backlog, "the index is written slower than events come".into())),
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use daybook_log::{Disk, LogId};
 
-use super::{CROWDED, Index, merge};
+use super::{Index, merge};
 use crate::local::Inner;
 use crate::local::gate::Cause;
 
@@ -141,12 +141,11 @@ impl Index {
     /// Writes a run at once, while the log is being read and nobody waits. On a
     /// full disk it waits in memory, as long as that is bounded.
     pub fn flush_now(&mut self, disk: &dyn Disk, log: LogId) -> io::Result<()> {
-        let too_many = |index: &Self| index.mem.places.len() >= CROWDED * index.run_events;
-        while self.freeze() || too_many(self) {
+        while self.freeze() || self.is_over_limit() {
             let Some(mem) = self.frozen.clone() else { break };
             match merge::write_mem(disk, log, &mem) {
                 Ok(run) => self.flushed(Arc::new(run)),
-                Err(error) if too_many(self) => return Err(error),
+                Err(error) if self.is_over_limit() => return Err(error),
                 Err(_) => break,
             }
         }

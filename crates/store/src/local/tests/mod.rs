@@ -120,6 +120,38 @@ async fn of_two_publishers_of_one_cold_key_one_gets_the_value() {
 }
 
 #[tokio::test]
+async fn an_index_that_is_held_back_takes_its_bytes_and_no_more_until_it_is_written() {
+    const LIMIT: usize = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (index_disk, index) = HeldDisk::new(RealDisk::open(&data.join("index")).unwrap());
+    let log = Arc::new(RealDisk::open(&data).unwrap());
+    let groups = Arc::new(RealDisk::open(&data.join("groups")).unwrap());
+    let options = Options { index_bytes: LIMIT, ..Options::default() };
+    let store = LocalStore::open_on(&data, Disks { log, index: index_disk, groups }, options).unwrap();
+    index.hold(Call::Create);
+    // Keys as long as they may be: they are what takes most.
+    let long = "x".repeat(240);
+    let append = |i: u64| {
+        let events = (0..20).map(|at| event(&format!("e{i}-{at}"), &format!("{i}-{at}/{long}"), 0));
+        store.append(batch("a", events.collect()))
+    };
+    let mut batches = 0;
+    while let Ok(stored) = append(batches).await {
+        assert_eq!(stored.len(), 20);
+        batches += 1;
+    }
+    assert_eq!(append(batches).await, Err(AppendError::Overloaded));
+    let taken = store.inner.visible().index.memory_bytes();
+    index.release(Call::Create);
+    assert!((LIMIT..LIMIT + LIMIT / 8).contains(&taken), "{taken} bytes after {batches} batches");
+    while append(batches).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store.inner.visible().index.end(), 20 * (batches + 1));
+}
+
+#[tokio::test]
 async fn an_id_repeated_while_it_is_looked_up_is_stored_once() {
     let f = Fixture::new().await;
     f.index.hold(Call::Read);
