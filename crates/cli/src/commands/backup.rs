@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use daybook_client::{Client, ReadQuery};
 use daybook_model::Position;
 use daybook_model::wire::Edge;
-use daybook_store::local::{Backup, CopiedCheckpoints, Lock, OpenError};
+use daybook_store::local::{Backup, CopiedCheckpoints, Lock, OpenError, Restoring};
 
 use super::Interrupts;
 use crate::exit::{Failure, VERIFICATION};
@@ -292,7 +292,9 @@ pub fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         return Err(Failure::failed(format!("{} holds no copy of a log", args.from.display())));
     }
     let _lock = Lock::take_to_read(&args.from).map_err(failure)?;
+    let restoring = Restoring::begin(&args.to).map_err(failure)?;
     let next = copy(&args.from, &args.to)?;
+    restoring.end().map_err(failure)?;
     let to = args.to.display();
     eprintln!("{next} events are in {to}; `daybook serve --data {to}` serves them");
     Ok(())

@@ -268,3 +268,42 @@ fn what_cannot_pass_ends_a_follower_with_its_reason() {
     assert!(ran.code == 1 && ran.stderr.contains("no copy of a log"), "{}", ran.stderr);
     assert!(!dir.path().join("new").exists());
 }
+
+#[test]
+fn a_restore_that_did_not_come_to_its_end_is_never_taken_for_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let [data, copy, restored] = ["data", "copy", "restored"].map(|name| dir.path().join(name));
+    let [data_text, copy_text, restored_text] = [&data, &copy, &restored].map(|path| path.to_str().unwrap());
+    let serve = Serve::start(&data);
+    // More than one segment, so that a part is restored.
+    let large = lines(0, 600).replace("\"n\":1", &format!("\"n\":\"{}\"", "x".repeat(4_000)));
+    assert_eq!(serve.run(&["publish"], &large).code, 0);
+    assert_eq!(serve.run(&["backup", copy_text, "--data", data_text], "").code, 0);
+    drop(serve);
+    let damaged = copy.join("0000000001.segment");
+    let good = std::fs::read(&damaged).unwrap();
+    let mut bytes = good.clone();
+    bytes[9] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let refused = run(&["restore", copy_text, restored_text], "");
+    assert!(refused.code == 8 && refused.stderr.contains("0000000001.segment"), "{}", refused.stderr);
+    assert!(restored.join("0000000000.segment").is_file(), "nothing was restored, so nothing is proved");
+    let why = "did not come to its end";
+    for args in [&[][..], &["--read-only"]] {
+        let told = Serve::try_start_with(&restored, "127.0.0.1:0", args).err().unwrap();
+        assert!(told.contains(why), "{told}");
+    }
+    let again = dir.path().join("again");
+    for args in [
+        &["verify", "--data", restored_text][..],
+        &["restore", restored_text, again.to_str().unwrap()],
+        &["backup", again.to_str().unwrap(), "--data", restored_text],
+    ] {
+        let told = run(args, "");
+        assert!(told.code != 0 && told.stderr.contains(why), "{args:?}: {}", told.stderr);
+    }
+    std::fs::write(&damaged, good).unwrap();
+    std::fs::remove_dir_all(&restored).unwrap();
+    assert_eq!(run(&["restore", copy_text, restored_text], "").code, 0);
+    assert_eq!(run(&["verify", "--data", restored_text], "").lines()[0]["events"], "600");
+}

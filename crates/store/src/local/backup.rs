@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use daybook_log::{Lock, OpenError, RealDisk, Shipped, Shipper};
 
-use super::checkpoints;
+use super::{checkpoints, restoring};
 
 /// How often, and how long after each other, checkpoints are read that are written meanwhile.
 const TRIES: u32 = 20;
@@ -41,6 +41,7 @@ impl Backup {
                 reason: "there is no log here".into(),
             });
         }
+        restoring::refuse_unfinished(source)?;
         let io = |what, path: &Path, source| OpenError::Io { what, path: path.to_owned(), source };
         let from = RealDisk::open(source).map_err(|e| io("open", source, e))?;
         let to = RealDisk::open(copy).map_err(|e| io("open", copy, e))?;

@@ -27,6 +27,7 @@ mod query;
 mod queue;
 mod reached;
 mod read_only;
+mod restoring;
 mod room;
 mod sequencer;
 mod tail;
@@ -60,6 +61,7 @@ use tail::{Records, Tail};
 pub use backup::{Backup, Checkpoints as CopiedCheckpoints};
 pub use daybook_log::{Lock, OpenError};
 pub use reached::Reached;
+pub use restoring::Restoring;
 pub use room::FreeBytes;
 pub use verify::{Verified, VerifyError, verify};
 
@@ -158,6 +160,7 @@ impl LocalStore {
         let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
         let disk = RealDisk::open(dir).map_err(|e| io("open", e))?;
         refuse_foreign(dir, &disk)?;
+        restoring::refuse_unfinished(dir)?;
         let index = RealDisk::open(&dir.join("index")).map_err(|e| io("open the index in", e))?;
         let groups = RealDisk::open(&dir.join("groups")).map_err(|e| io("open the groups in", e))?;
         let disks = Disks { log: Arc::new(disk), index: Arc::new(index), groups: Arc::new(groups) };
@@ -276,7 +279,8 @@ fn refuse_foreign(dir: &Path, disk: &RealDisk) -> Result<(), OpenError> {
         return Ok(());
     }
     let ours = |name: &String| {
-        ["LOCK", "LOG.new", "spare", "index", "groups", "backup.json"].contains(&name.as_str())
+        ["LOCK", "LOG.new", "spare", "index", "groups", "backup.json", restoring::FILE]
+            .contains(&name.as_str())
             || name.ends_with(".segment")
     };
     match names.iter().find(|name| !ours(name)) {

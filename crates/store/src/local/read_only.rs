@@ -14,7 +14,7 @@ use std::sync::Arc;
 use daybook_log::{OpenError, Overlay, RealDisk};
 
 use super::gate::Cause;
-use super::{Disks, LocalStore, Options, tracing_line};
+use super::{Disks, LocalStore, Options, restoring, tracing_line};
 
 pub(super) const WHY: &str = "the log was opened for reading only";
 
@@ -26,6 +26,7 @@ impl LocalStore {
         if !dir.join("LOG").is_file() {
             return Err(OpenError::NotALog { path: dir.to_owned(), reason: "there is no log here".into() });
         }
+        restoring::refuse_unfinished(dir)?;
         // No room: nobody makes a segment that nothing will be written to.
         let options = Options { free_bytes: Some(Arc::new(|| Ok(0))), ..options };
         let log = Arc::new(Overlay::new(Arc::new(RealDisk::read_only(dir))));

@@ -9,7 +9,7 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::index::Run;
 use super::reached::{Reached, Way};
-use super::{checkpoints, codec};
+use super::{checkpoints, codec, restoring};
 
 /// What was found to be in order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +42,7 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified,
         return Err(VerifyError::NoLog(dir.to_owned()));
     }
     let _lock = Lock::take_to_read(dir)?;
+    restoring::refuse_unfinished(dir)?;
     let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
     let disk = RealDisk::read_only(dir);
     let mut found = Verified::default();
