@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use crate::format::segment_of;
+
 /// What disks and the page cache are written in: a part of one that is not in
 /// memory has to be read first. No file system here has larger ones.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
@@ -78,9 +80,10 @@ impl Disk for RealDisk {
         }
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            // Whatever has a segment's name counts, a link to one on another disk too:
+            // taken for absent, it would be taken for the end of the log.
+            if !entry.file_type()?.is_dir() || segment_of(&name).is_some() {
                 names.push(name);
             }
         }

@@ -283,7 +283,8 @@ impl Scan<'_> {
         } else if is_last {
             self.cut_tail(offset, end)?;
         } else {
-            return Err(self.damaged(offset, "no valid batch here, but a later segment exists"));
+            let later = segment_name(self.id + 1);
+            return Err(self.damaged(offset, &format!("no valid batch here, but {later} exists")));
         }
         if is_last && self.mend {
             // A batch proves the segment's header; without one, that is unproven too.

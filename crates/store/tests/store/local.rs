@@ -289,3 +289,24 @@ async fn a_group_whose_two_checkpoints_are_damaged_is_told_and_does_not_begin_an
     fs::write(&old, good).unwrap();
     assert_eq!(open(dir.path()).checkpoints().await.unwrap(), [("g".to_owned(), b"one".to_vec())]);
 }
+
+/// Taken for absent, either would be taken for the end of the log.
+#[tokio::test]
+async fn a_segment_that_is_a_link_is_read_and_one_that_is_a_directory_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        store.append(batch(vec![event("a", "k", None)])).await.unwrap();
+    }
+    let [segment, moved] = ["0000000000.segment", "moved"].map(|name| dir.path().join(name));
+    fs::rename(&segment, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &segment).unwrap();
+    assert_eq!(open(dir.path()).read(all()).await.unwrap().events.len(), 1);
+    fs::remove_file(&moved).unwrap();
+    let dangling = refusal(dir.path()).to_string();
+    fs::remove_file(&segment).unwrap();
+    fs::create_dir(&segment).unwrap();
+    for refused in [dangling, refusal(dir.path()).to_string()] {
+        assert!(refused.contains("0000000000.segment"), "{refused}");
+    }
+}
