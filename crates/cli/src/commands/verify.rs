@@ -10,7 +10,7 @@ use crate::exit::{Failure, VERIFICATION};
 use crate::output::Format;
 use crate::progress::Progress;
 
-/// Read and check everything: checksums, order, ids, sequences, index. Writes nothing.
+/// Read and check everything: checksums, order, ids, sequences, index, groups. Writes nothing.
 #[derive(clap::Args)]
 pub struct Args {
     /// The log's directory; of a demo it is `log` in its data directory.
@@ -69,6 +69,7 @@ fn failure(error: &VerifyError, format: Format) -> Failure {
         }
         VerifyError::Log(OpenError::Damaged { path, offset, reason }) => (Some(path), Some(*offset), reason),
         VerifyError::Log(OpenError::NotALog { path, reason }) => (Some(path), None, reason),
+        VerifyError::Log(OpenError::OtherVersion { path, .. }) => (Some(path), None, &text),
         VerifyError::Index { path, offset, reason } => (Some(path), Some(*offset), reason),
         _ => (None, None, &text),
     };

@@ -44,6 +44,17 @@ fn a_whole_log_passes_and_damage_is_code_8_with_file_and_offset() {
     std::fs::write(&segment, &good).unwrap();
     assert_eq!(verify(&data).code, 0);
     assert_eq!(verify(&dir.path().join("none")).code, 1);
+    // Of a newer program, and without its name: told with the file too.
+    let identity = std::fs::read(data.join("LOG")).unwrap();
+    let mut newer = identity.clone();
+    newer[8] = 9;
+    std::fs::write(data.join("LOG"), newer).unwrap();
+    let told = verify(&data);
+    let object: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((told.code, object["file"].as_str()), (8, data.join("LOG").to_str()), "{object}");
+    std::fs::remove_file(data.join("LOG")).unwrap();
+    let told = verify(&data);
+    assert!(told.code == 8 && told.stderr.contains("`LOG` is missing"), "{}", told.stderr);
 }
 
 #[test]

@@ -38,13 +38,13 @@ pub enum VerifyError {
 
 /// Checks the log of `dir`, which must not be open. `progress` is told how far it is.
 pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified, VerifyError> {
-    if !dir.join("LOG").is_file() {
+    let disk = RealDisk::read_only(dir);
+    if Log::identify(&disk)?.is_none() {
         return Err(VerifyError::NoLog(dir.to_owned()));
     }
     let _lock = Lock::take_to_read(dir)?;
     restoring::refuse_unfinished(dir)?;
     let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
-    let disk = RealDisk::read_only(dir);
     let mut found = Verified::default();
     let mut places: Vec<Place> = Vec::new();
     let mut ids: HashSet<u64> = HashSet::new();
