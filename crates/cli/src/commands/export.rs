@@ -15,7 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use daybook_client::ReadQuery;
+use daybook_client::{Client, ReadQuery};
 use daybook_model::wire::{self, Edge};
 use daybook_model::{Data, Event, ExtensionValue, Position};
 
@@ -48,15 +48,18 @@ const PAGE: u64 = 1_000;
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = Interrupts::listen()?;
     // The file first: a mistake there is told without a bus.
-    let (mut out, mut from): (Box<dyn Write>, Position) = match &args.file {
-        None => (Box::new(BufWriter::new(std::io::stdout().lock())), args.from.unwrap_or(Position::ZERO)),
+    let (mut out, last): (Box<dyn Write>, Option<Event>) = match &args.file {
+        None => (Box::new(BufWriter::new(std::io::stdout().lock())), None),
         Some(path) => {
-            let (file, from) = open(path, args.resume)?;
-            let begin = args.from.or(from).unwrap_or(Position::ZERO);
-            (Box::new(BufWriter::with_capacity(1 << 20, SyncedAtEnd(file))), begin)
+            let (file, last) = open(path, args.resume)?;
+            (Box::new(BufWriter::with_capacity(1 << 20, SyncedAtEnd(file))), last)
         }
     };
+    let mut from = last.as_ref().map(|event| event.position.next()).or(args.from).unwrap_or(Position::ZERO);
     let client = args.bus.connect("export").await?;
+    if let Some(last) = &last {
+        same_log(&client, last).await?;
+    }
     let newest = client.read(ReadQuery { limit: Some(1), reverse: true, ..ReadQuery::default() }).await?;
     let head = newest.events.first().map_or(Position::ZERO, |event| event.position.next());
     let until = args.until.unwrap_or(head).min(head);
@@ -71,33 +74,65 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             ..ReadQuery::default()
         };
         let page = tokio::select! {
-            page = client.read(query) => page?,
+            page = client.read(query) => page.map_err(|error| args.go_on(from, Failure::from(error)))?,
             () = interrupts.next() => { stopped = true; continue }
         };
         for event in &page.events {
-            line(event, &mut out)?;
+            line(event, &mut out).map_err(|error| args.not_written(from, error))?;
         }
         from = page.next.unwrap_or(until);
         progress.at(from.0 - begun.0, from.0 - begun.0, until.0 - begun.0);
     }
-    out.flush()?;
+    out.flush().map_err(|error| args.not_written(begun, error))?;
     drop(progress);
     client.close().await;
     let count = from.0.saturating_sub(begun.0);
-    match (&args.file, stopped) {
-        (_, false) => {
-            eprintln!("{count} events exported, up to position {from}");
-            Ok(())
-        }
-        (Some(path), true) => {
-            let again = format!("go on with: daybook export {} --resume", path.display());
-            Err(Failure::new(PARTLY, format!("{count} events exported, then interrupted; {again}")))
-        }
-        (None, true) => {
-            let again = format!("go on with: daybook export --from {from}");
-            Err(Failure::new(PARTLY, format!("{count} events exported, then interrupted; {again}")))
+    if stopped {
+        let told = format!("{count} events exported, then interrupted");
+        return Err(args.go_on(from, Failure::new(PARTLY, told)));
+    }
+    eprintln!("{count} events exported, up to position {from}");
+    Ok(())
+}
+
+impl Args {
+    /// The failure, and how to go on after it.
+    fn go_on(&self, from: Position, failure: Failure) -> Failure {
+        let again = match &self.file {
+            Some(path) => format!("{} --resume", path.display()),
+            None => format!("--from {from}"),
+        };
+        Failure { message: format!("{}; go on with: daybook export {again}", failure.message), ..failure }
+    }
+
+    fn not_written(&self, from: Position, error: std::io::Error) -> Failure {
+        match &self.file {
+            // Whoever reads our stdout may stop when he likes.
+            None => Failure::from(error),
+            Some(path) => {
+                self.go_on(from, Failure::failed(format!("cannot write {}: {error}", path.display())))
+            }
         }
     }
+}
+
+/// `last`, with which the file ends, must be this log's: else half of the file
+/// would be of another.
+async fn same_log(client: &Client, last: &Event) -> Result<(), Failure> {
+    let query = ReadQuery {
+        from: Some(Edge::Position(last.position)),
+        until: Some(Edge::Position(last.position.next())),
+        limit: Some(1),
+        ..ReadQuery::default()
+    };
+    let page = client.read(query).await?;
+    if page.events.first().is_some_and(|event| event.id == last.id) {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "the file ends with event `{}` at position {}, which is not what this log has there: it is an export of another log",
+        last.id, last.position
+    )))
 }
 
 fn line(event: &Event, out: &mut dyn Write) -> std::io::Result<()> {
@@ -130,8 +165,8 @@ impl Write for SyncedAtEnd {
     }
 }
 
-/// The file, and where to go on if it holds something.
-fn open(path: &Path, resume: bool) -> Result<(File, Option<Position>), Failure> {
+/// The file, and the last event if it holds something.
+fn open(path: &Path, resume: bool) -> Result<(File, Option<Event>), Failure> {
     let cannot = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
     if !resume {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
@@ -145,18 +180,18 @@ fn open(path: &Path, resume: bool) -> Result<(File, Option<Position>), Failure> 
     }
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(cannot)?;
-    let (end, next) = whole_lines(&mut file).map_err(|error| match error.kind() {
+    let (end, last) = whole_lines(&mut file).map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => {
             Failure::failed(format!("{} is no export: {error}; nothing was changed", path.display()))
         }
         _ => cannot(error),
     })?;
     file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(cannot)?;
-    Ok((file, next))
+    Ok((file, last))
 }
 
-/// Where the last whole line ends, and the position behind its event.
-fn whole_lines(file: &mut File) -> std::io::Result<(u64, Option<Position>)> {
+/// Where the last whole line ends, and its event.
+fn whole_lines(file: &mut File) -> std::io::Result<(u64, Option<Event>)> {
     // The longest line is a little more than an event: look back in growing steps.
     let len = file.metadata()?.len();
     let mut look = 64 << 10;
@@ -176,7 +211,7 @@ fn whole_lines(file: &mut File) -> std::io::Result<(u64, Option<Position>)> {
                     let what = format!("its last line is no event of a log ({invalid})");
                     std::io::Error::new(std::io::ErrorKind::InvalidData, what)
                 })?;
-                return Ok((begin + end as u64, Some(event.position.next())));
+                return Ok((begin + end as u64, Some(event)));
             }
         }
     }
@@ -199,12 +234,12 @@ mod tests {
         let whole = line(0, 5) + &line(1, 200_000);
         for torn in ["", "{", line(2, 300_000).trim_end()] {
             std::fs::write(&path, format!("{whole}{torn}")).unwrap();
-            let (_, next) = open(&path, true).unwrap();
-            assert_eq!(next, Some(Position(2)));
+            let (_, last) = open(&path, true).unwrap();
+            assert_eq!(last.unwrap().position, Position(1));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
         }
         std::fs::write(&path, "").unwrap();
-        assert_eq!(open(&path, true).unwrap().1, None);
+        assert!(open(&path, true).unwrap().1.is_none());
         std::fs::write(&path, "dear diary\n").unwrap();
         assert!(open(&path, true).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "dear diary\n");

@@ -111,6 +111,14 @@ fn an_interrupted_export_goes_on_behind_its_last_whole_line() {
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         assert_eq!(std::fs::read_to_string(&file).unwrap(), whole, "cut at {cut}");
     }
+    // Of another log: one that ends sooner, and one that has something else there.
+    let other = Serve::start(&dir.path().join("other"));
+    for events in ["", &line("another", "k", None)] {
+        assert_eq!(other.run(&["publish"], events).code, 0);
+        std::fs::write(&file, whole.lines().next().unwrap().to_owned() + "\n").unwrap();
+        let refused = other.run(&["export", text, "--resume"], "");
+        assert!(refused.code == 1 && refused.stderr.contains("another log"), "{}", refused.stderr);
+    }
     let some = serve.run(&["export", "--from", "10", "--until", "12"], "").stdout;
     assert_eq!(some, whole.lines().skip(10).take(2).map(|line| format!("{line}\n")).collect::<String>());
 }
