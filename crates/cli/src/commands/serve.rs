@@ -67,6 +67,11 @@ fn failure(error: StartError) -> Failure {
         StartError::Store { source: OpenError::Damaged { .. }, .. } => {
             Failure::failed(format!("{error}; `daybook serve --read-only` serves what lies before it"))
         }
+        StartError::Store { source: OpenError::Io { ref source, .. }, .. }
+            if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            Failure::failed(format!("{error}; `daybook serve --read-only` serves what is there"))
+        }
         error => Failure::failed(error.to_string()),
     }
 }

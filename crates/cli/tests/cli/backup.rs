@@ -236,6 +236,7 @@ fn a_full_disk_of_the_copy_is_told_and_the_copy_goes_on_when_there_is_room() {
     assert_eq!(run(&["verify", "--data", restored.to_str().unwrap()], "").lines()[0]["events"], "400");
     let refused = Serve::try_start(&copy, "127.0.0.1:0").err().unwrap();
     assert!(refused.contains("Read-only file system") && refused.contains("copy"), "{refused}");
+    assert!(refused.contains("--read-only"), "{refused}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ use crate::{
 };
 use checkpoints::Checkpoints;
 use committer::{Committer, Committers};
-use gate::Gate;
+use gate::{Cause, Gate};
 use index::{Index, Limits, OpenedRuns, Worker};
 use lookup::Lookups;
 use query::Readers;
@@ -236,13 +236,17 @@ impl LocalStore {
         };
         let of_disk = dir.to_owned();
         let free: FreeBytes = Arc::new(move || daybook_log::free_bytes(&of_disk));
+        let gate = Gate::new();
+        if lock.is_none() {
+            gate.close(Cause::Segment, read_only::WHY.to_owned());
+        }
         let inner = Arc::new(Inner {
             queue: Queue::new(options.queue_bytes),
             stats: Mutex::default(),
             appends: Stopwatch::default(),
             syncs: Stopwatch::default(),
             head: watch::Sender::new(Position(recovered.next)),
-            gate: Gate::new(),
+            gate,
             space: Space { free: options.free_bytes.unwrap_or(free), reserve: options.reserve_bytes },
             log: log.reader(),
             visible: RwLock::new(Visible { index, tail }),

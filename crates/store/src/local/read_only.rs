@@ -59,6 +59,5 @@ impl LocalStore {
         self.inner.queue.close_because(WHY);
         self.committers.join();
         self.inner.gate.open(Cause::Space);
-        self.inner.gate.close(Cause::Segment, WHY.to_owned());
     }
 }
