@@ -45,8 +45,7 @@ fn a_whole_log_passes_and_damage_is_code_8_with_file_and_offset() {
     assert_eq!(verify(&data).code, 0);
     assert_eq!(verify(&dir.path().join("none")).code, 1);
     // Of a newer program, and without its name: told with the file too.
-    let identity = std::fs::read(data.join("LOG")).unwrap();
-    let mut newer = identity.clone();
+    let mut newer = std::fs::read(data.join("LOG")).unwrap();
     newer[8] = 9;
     std::fs::write(data.join("LOG"), newer).unwrap();
     let told = verify(&data);
