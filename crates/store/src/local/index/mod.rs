@@ -66,7 +66,8 @@ pub(crate) struct Range {
 pub(crate) struct Limits {
     /// So many become a run.
     pub events: usize,
-    /// Roughly, those being written included; a quarter of it becomes a run too.
+    /// Roughly, those being written included. Half of it becomes a run too: with less,
+    /// runs would be small wherever every event has a key of its own.
     pub bytes: usize,
 }
 
@@ -152,7 +153,7 @@ impl Index {
     fn is_full(&self) -> bool {
         let Limits { events, bytes } = self.limits;
         let held = self.mem.places.len();
-        held >= events || held > 0 && self.mem.bytes() >= bytes / 4
+        held >= events || held > 0 && self.mem.bytes() >= bytes / 2
     }
 
     /// What the events take that no run has yet.
