@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
 
 use crate::format::segment_of;
 
@@ -36,11 +37,19 @@ pub trait DiskFile: Send + Sync {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// The same with bytes that nobody will read soon: what can goes to the disk
-    /// without a copy in memory. Nobody else may use the file meanwhile.
-    fn write_all_past_cache_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+    /// without a copy in memory; false if it could not. Nobody else may use the
+    /// file meanwhile.
+    fn write_all_past_cache_at(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
+        self.write_all_at(bytes, offset)?;
+        Ok(false)
     }
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Claims space for `len` bytes of an empty file, which then read as zeros:
+    /// to write them needs no more. False, and nothing done, where that cannot
+    /// be had without writing them.
+    fn allocate(&self, _len: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Data and what is needed to find it.
     fn sync_data(&self) -> io::Result<()>;
 }
@@ -157,23 +166,34 @@ impl DiskFile for RealFile {
     }
 
     /// Some file systems cannot, and none takes parts of a block: then as usual.
-    fn write_all_past_cache_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_all_past_cache_at(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
         let aligned = [bytes.as_ptr().addr() as u64, bytes.len() as u64, offset];
         let flags = rustix::fs::fcntl_getfl(&self.0)?;
         let whole = aligned.iter().all(|number| number.is_multiple_of(BLOCK_BYTES));
-        if !whole || rustix::fs::fcntl_setfl(&self.0, flags | OFlags::DIRECT).is_err() {
-            return self.0.write_all_at(bytes, offset);
+        let mut past_cache = whole && rustix::fs::fcntl_setfl(&self.0, flags | OFlags::DIRECT).is_ok();
+        if past_cache {
+            let written = self.0.write_all_at(bytes, offset);
+            rustix::fs::fcntl_setfl(&self.0, flags)?;
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => past_cache = false,
+                written => written?,
+            }
         }
-        let direct = self.0.write_all_at(bytes, offset);
-        rustix::fs::fcntl_setfl(&self.0, flags)?;
-        match direct {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.0.write_all_at(bytes, offset),
-            written => written,
+        if !past_cache {
+            self.0.write_all_at(bytes, offset)?;
         }
+        Ok(past_cache)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+            Err(Errno::OPNOTSUPP) => Ok(false),
+            allocated => Ok(allocated.map(|()| true)?),
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

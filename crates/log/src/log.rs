@@ -196,6 +196,26 @@ impl Log {
         self.spare.is_missing()
     }
 
+    /// Bytes that appending `draft` would claim on the disk: 0 if it fits, or the
+    /// next segment's file is there.
+    pub fn claims_for(&self, draft: &Draft) -> u64 {
+        let needed = needed_for(draft.len());
+        if draft.is_empty() || self.has_room_for(needed) {
+            return 0;
+        }
+        let segment = self.next_segment.load(Ordering::Acquire);
+        self.spare.missing_bytes(&self.options, segment, SEGMENT_HEADER_BYTES as u64 + needed)
+    }
+
+    /// The refusal of one that must not claim them.
+    pub fn no_room(&self, reason: String) -> Error {
+        Error::NoRoom { path: self.disk.path(SPARE), reason }
+    }
+
+    fn has_room_for(&self, needed: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| active.offset + needed <= active.size)
+    }
+
     /// Writes `bodies` as one batch: see [`Log::append_draft`].
     pub fn append<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Place>, Error> {
         let mut draft = std::mem::take(&mut self.draft);
@@ -260,9 +280,9 @@ impl Log {
             return Ok(());
         }
         self.sync()?;
-        let needed = align(BATCH_HEADER_BYTES as u64) + FOOTER_BYTES as u64;
         let Some(active) = self.active.as_ref().filter(|_| !self.vouched) else { return Ok(()) };
-        let result = if active.format < FORMAT_WITH_MARKS || active.offset + needed > active.size {
+        let has_room = self.has_room_for(needed_for(BATCH_HEADER_BYTES));
+        let result = if active.format < FORMAT_WITH_MARKS || !has_room {
             self.seal()
         } else {
             let (segment, file) = (active.segment, active.file.clone());
@@ -279,8 +299,8 @@ impl Log {
     }
 
     fn write_batch(&mut self, buffer: &mut Vec<u8>, count: u32) -> Result<Vec<Place>, Error> {
-        let needed = align(buffer.len() as u64) + FOOTER_BYTES as u64;
-        if self.active.as_ref().is_none_or(|active| active.offset + needed > active.size) {
+        let needed = needed_for(buffer.len());
+        if !self.has_room_for(needed) {
             self.roll(needed)?;
         }
         let active = self.active.as_ref().expect("rolling leaves an active segment");
@@ -387,4 +407,9 @@ impl Log {
     fn io(&self, segment: u32, what: &'static str, error: io::Error) -> Error {
         Error::Io { what, path: self.disk.path(&segment_name(segment)), reason: error.to_string() }
     }
+}
+
+/// Bytes of a segment that a batch of `len` takes, and the footer after it.
+fn needed_for(len: usize) -> u64 {
+    align(len as u64) + FOOTER_BYTES as u64
 }

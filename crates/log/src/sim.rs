@@ -39,6 +39,8 @@ struct State {
     fail_at: Option<(u64, io::ErrorKind)>,
     /// Every call from here on fails, until somebody makes room.
     full: bool,
+    /// As a file system that has no space to give but what is written.
+    claims_nothing: bool,
     read_only: bool,
     sync_takes: Duration,
     crashed: bool,
@@ -80,6 +82,11 @@ impl SimDisk {
     /// While full, a file cannot grow.
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
+    }
+
+    /// From now on space is had by writing only.
+    pub fn set_claims_nothing(&self) {
+        self.lock().claims_nothing = true;
     }
 
     /// From now on it takes no writes, as a snapshot or a broken file system does.
@@ -371,6 +378,22 @@ impl DiskFile for SimFile {
             state.files[self.id].resize(len as usize);
         }
         entered.map_err(|(error, _)| error)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<bool> {
+        let mut state = self.disk.lock();
+        if state.claims_nothing {
+            return Ok(false);
+        }
+        let grows = len as usize > state.files[self.id].now.len();
+        let entered = state.enter(Call::Write, "claim of space");
+        if entered.is_ok() && state.full && grows {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if !matches!(entered, Err((_, false))) {
+            state.files[self.id].resize(len as usize);
+        }
+        entered.map(|()| true).map_err(|(error, _)| error)
     }
 
     fn sync_data(&self) -> io::Result<()> {

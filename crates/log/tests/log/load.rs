@@ -42,6 +42,9 @@ impl Load {
     /// whether the log lets go of it.
     pub fn run(self, disk: &SimDisk) -> Outcome {
         let mut outcome = Outcome::default();
+        if self.0.is_multiple_of(2) {
+            disk.set_claims_nothing();
+        }
         let Ok((mut log, ..)) = open(disk) else { return outcome };
         let again = Random::new(self.0).below(BATCHES as usize) as u64;
         let failed = (0..BATCHES).try_for_each(|i| {
@@ -70,7 +73,9 @@ impl Load {
         let mut random = Random::new(!self.0 ^ (i << 32));
         if random.below(4) == 0 && log.wants_spare() {
             // A disk too full for it is no failure.
-            let _ = preparer.prepare();
+            let _ = preparer
+                .prepare()
+                .and_then(|()| if random.below(2) == 0 { preparer.fill() } else { Ok(None) });
         }
         let batch = self.batch(i);
         match append(log, &batch) {

@@ -238,6 +238,13 @@ impl Writer {
         if group.draft.is_empty() {
             return Ok(Vec::new());
         }
+        // The next segment was not made in time: perhaps for want of space.
+        let claims = self.log.claims_for(&group.draft);
+        if claims > 0
+            && let Some(reason) = inner.space.shortage(claims)
+        {
+            return Err(self.log.no_room(reason));
+        }
         let places = self.log.append_draft(&mut group.draft)?;
         let begun = Instant::now();
         if !has(Bug::AnsweredBeforeDurable) {

@@ -1,5 +1,6 @@
 //! Room on the disk for what comes next: the thread that makes the next
-//! segment's file, and looks whether there is space for it at all.
+//! segment's file, fills it with zeros while the log leaves time for it, and
+//! looks whether there is space at all.
 //!
 //! # Promises
 //! 1. The [`Gate`] is closed before the disk is full: a reserve is left for the
@@ -9,7 +10,6 @@
 //!    directory.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -39,19 +39,22 @@ impl Space {
         (self.free)().map_or(true, |free| free >= self.reserve.saturating_add(bytes))
     }
 
+    /// Why the next segment must not be made, if it needs so many bytes.
+    pub fn shortage(&self, next_segment: u64) -> Option<String> {
+        let needed = self.reserve.saturating_add(next_segment);
+        let free = (self.free)().ok().filter(|free| *free < needed)?;
+        Some(nearly_full(free, next_segment, self.reserve))
+    }
+
     /// Closes the gate if what comes next has no room; true if it has.
     fn look(&self, gate: &Gate, next_segment: u64) -> bool {
-        let needed = self.reserve.saturating_add(next_segment);
-        match (self.free)() {
-            Ok(free) if free < needed => {
-                gate.close(Cause::Space, nearly_full(free, next_segment, self.reserve));
-                false
-            }
-            _ => {
-                gate.open(Cause::Space);
-                true
-            }
+        let shortage = self.shortage(next_segment);
+        let has_room = shortage.is_none();
+        match shortage {
+            Some(reason) => gate.close(Cause::Space, reason),
+            None => gate.open(Cause::Space),
         }
+        has_room
     }
 }
 
@@ -72,9 +75,7 @@ fn mib(bytes: u64) -> String {
 }
 
 pub(super) struct Room {
-    preparer: Preparer,
     asked: Option<mpsc::SyncSender<()>>,
-    stopping: Arc<AtomicBool>,
     worker: Option<JoinHandle<()>>,
 }
 
@@ -84,25 +85,16 @@ impl Room {
         let (asked, inbox) = mpsc::sync_channel(1);
         let preparer = log.preparer();
         inner.space.look(&inner.gate, preparer.missing_bytes());
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (working, stop) = (preparer.clone(), stopping.clone());
         // Want of a thread is no error: segments are then made when they are needed.
         let worker = std::thread::Builder::new().name("preparer".into()).spawn(move || {
             loop {
-                let has_room = inner.space.look(&inner.gate, working.missing_bytes());
-                if has_room {
-                    match working.prepare() {
-                        Ok(()) => inner.gate.open(Cause::Segment),
-                        Err(_) if stop.load(Ordering::Acquire) => return,
-                        Err(error) => inner.gate.close(Cause::Segment, error.to_string()),
-                    }
-                }
-                if matches!(inbox.recv_timeout(LOOK), Err(mpsc::RecvTimeoutError::Disconnected)) {
+                let pause = work(&inner, &preparer).min(LOOK);
+                if matches!(inbox.recv_timeout(pause), Err(mpsc::RecvTimeoutError::Disconnected)) {
                     return;
                 }
             }
         });
-        Self { preparer, asked: Some(asked), stopping, worker: worker.ok() }
+        Self { asked: Some(asked), worker: worker.ok() }
     }
 
     /// The spare was taken: make the next.
@@ -113,10 +105,26 @@ impl Room {
     }
 }
 
+/// Does what is next, and tells how long to wait before more.
+fn work(inner: &Inner, preparer: &Preparer) -> Duration {
+    if !inner.space.look(&inner.gate, preparer.missing_bytes()) {
+        return LOOK;
+    }
+    let prepared = preparer.prepare().and_then(|()| {
+        inner.gate.open(Cause::Segment);
+        preparer.fill()
+    });
+    match prepared {
+        Ok(pause) => pause.unwrap_or(LOOK),
+        Err(error) => {
+            inner.gate.close(Cause::Segment, error.to_string());
+            LOOK
+        }
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Release);
-        self.preparer.stop();
         self.asked = None;
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
