@@ -8,6 +8,9 @@
 //! Opening cuts a torn tail and reads what the index on disk does not cover yet:
 //! time proportional to that, not to the log. An index that is missing or
 //! damaged is made again, which reads the whole log.
+//!
+//! # Not here
+//! Bytes and files of the log: `daybook_log`. Who may do what, and who gets what.
 
 mod backup;
 mod checkpoints;
