@@ -175,7 +175,11 @@ fn open(path: &Path, resume: bool) -> Result<(File, Option<Event>), Failure> {
                 "{} exists: --resume goes on with it, or name another file",
                 path.display()
             ))),
-            file => Ok((file.map_err(cannot)?, None)),
+            file => {
+                let file = file.map_err(cannot)?;
+                name_on_disk(path).map_err(cannot)?;
+                Ok((file, None))
+            }
         };
     }
     let mut file =
@@ -188,6 +192,12 @@ fn open(path: &Path, resume: bool) -> Result<(File, Option<Event>), Failure> {
     })?;
     file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(cannot)?;
     Ok((file, last))
+}
+
+/// A power cut takes the new file's name with its directory, unless that is synced.
+fn name_on_disk(path: &Path) -> std::io::Result<()> {
+    let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
 }
 
 /// Where the last whole line ends, and its event.

@@ -77,9 +77,7 @@ impl Backup {
         let write = || -> io::Result<()> {
             // What is at the copy's path now may be an empty mount point.
             fs::metadata(self.copy.join("LOG"))?;
-            if !dir.is_dir() {
-                fs::create_dir(&dir)?;
-            }
+            RealDisk::open(&dir)?;
             for (name, bytes) in &checkpoints.0 {
                 let path = dir.join(name);
                 if fs::read(&path).is_ok_and(|known| known == *bytes) {
