@@ -191,7 +191,7 @@ type Answer = oneshot::Receiver<Result<ServerMessage, Lost>>;
 
 fn publish_request(events: Vec<NewEvent>, delivery: Option<&str>) -> (Request, Answer) {
     let (reply, answer) = oneshot::channel();
-    let message = wire::Publish { id: 0, events, delivery: delivery.map(str::to_owned) };
+    let message = wire::Publish { id: 0, events: events.into(), delivery: delivery.map(str::to_owned) };
     (Request { message: message.into(), reply }, answer)
 }
 

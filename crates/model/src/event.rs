@@ -12,8 +12,8 @@ use serde::de::{Error as _, MapAccess};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::json::{JsonText, deeper_than};
-use crate::{Invalid, Limits, Position, Sequence, Timestamp};
+use crate::json::JsonText;
+use crate::{Position, Sequence, Timestamp};
 
 /// The payload.
 #[derive(Clone, Debug)]
@@ -109,7 +109,7 @@ impl de::Visitor<'_> for ExtensionVisitor {
 /// a client that sends them has them ignored, so that a read event can be published.
 ///
 /// Two `NewEvent`s have the same *content* (idempotence) if all members but
-/// `sequence` are equal: see [`NewEvent::same_content`].
+/// `sequence` are equal: see [`NewEventRef::same_content`].
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct NewEvent {
     pub id: String,
@@ -162,108 +162,6 @@ impl NewEvent {
         self.correlationid = Some(event.correlationid.clone());
         self
     }
-
-    /// Same content as protocol.md defines it: what the client sent, whatever
-    /// the sequence.
-    pub fn same_content(&self, other: &Self) -> bool {
-        let Self { sequence: _, .. } = self;
-        self.id == other.id
-            && self.kind == other.kind
-            && self.source == other.source
-            && self.subject == other.subject
-            && self.correlationid == other.correlationid
-            && self.causationid == other.causationid
-            && self.time == other.time
-            && self.datacontenttype == other.datacontenttype
-            && self.dataschema == other.dataschema
-            && self.traceparent == other.traceparent
-            && self.extensions == other.extensions
-            && self.data == other.data
-    }
-
-    /// Bytes this event takes, roughly: what admission counts.
-    pub fn weight(&self) -> usize {
-        let opt = |o: &Option<String>| o.as_ref().map_or(0, String::len);
-        128 + self.id.len()
-            + self.kind.len()
-            + opt(&self.source)
-            + opt(&self.subject)
-            + opt(&self.correlationid)
-            + opt(&self.causationid)
-            + self.extensions.iter().map(|(n, _)| n.len() + 32).sum::<usize>()
-            + self.data.as_ref().map_or(0, Data::len)
-    }
-
-    /// Checks form and limits; the member named is relative to the event.
-    pub fn validate(&self, limits: &Limits) -> Result<(), Invalid> {
-        let required = |name: &str, text: &str, max: usize| {
-            if text.is_empty() {
-                Err(Invalid::new(name, "must not be empty"))
-            } else {
-                check_text(name, text, max)
-            }
-        };
-        let optional = |name: &str, text: &Option<String>, max: usize| match text {
-            Some(text) => required(name, text, max),
-            None => Ok(()),
-        };
-        let attribute = limits.attribute_bytes;
-        required("id", &self.id, limits.id_bytes)?;
-        required("type", &self.kind, limits.type_bytes)?;
-        if self.kind.starts_with("daybook.") {
-            return Err(Invalid::new("type", "types that begin with `daybook.` are reserved"));
-        }
-        optional("source", &self.source, attribute)?;
-        optional("subject", &self.subject, limits.subject_bytes)?;
-        if self.sequence.is_some() && self.subject.is_none() {
-            return Err(Invalid::new("sequence", "needs a `subject`: a sequence value belongs to a key"));
-        }
-        optional("correlationid", &self.correlationid, limits.id_bytes)?;
-        optional("causationid", &self.causationid, limits.id_bytes)?;
-        optional("time", &self.time, attribute)?;
-        if self.time.as_ref().is_some_and(|t| !Timestamp::is_rfc3339(t)) {
-            return Err(Invalid::new("time", "expected an RFC 3339 time such as 2026-11-24T09:30:00Z"));
-        }
-        optional("datacontenttype", &self.datacontenttype, attribute)?;
-        optional("dataschema", &self.dataschema, attribute)?;
-        optional("traceparent", &self.traceparent, attribute)?;
-        if self.extensions.len() > limits.extensions {
-            return Err(Invalid::new("", format!("more than {} extension attributes", limits.extensions)));
-        }
-        for (name, value) in &self.extensions {
-            let good = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-            if !good || name.is_empty() || name.len() > limits.extension_name_bytes {
-                let rule = "an attribute's name has at most 20 lower-case letters and digits";
-                return Err(Invalid::new(name.as_str(), rule));
-            }
-            if let ExtensionValue::String(text) = value {
-                check_text(name, text, attribute)?;
-            }
-        }
-        match &self.data {
-            Some(data) if data.len() > limits.event_bytes => Err(Invalid {
-                member: "data".into(),
-                reason: format!("{} bytes, at most {} are allowed", data.len(), limits.event_bytes),
-                too_large: true,
-            }),
-            Some(Data::Json(raw)) if deeper_than(raw.get(), limits.json_depth) => {
-                Err(Invalid::new("data", format!("nested deeper than {}", limits.json_depth)))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn check_text(name: &str, text: &str, max: usize) -> Result<(), Invalid> {
-    if text.len() > max {
-        return Err(Invalid::new(name, format!("{} bytes, at most {max} are allowed", text.len())));
-    }
-    // ASCII that is printed needs no second look, and nearly all is that.
-    let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e));
-    if !plain && text.chars().any(char::is_control) {
-        return Err(Invalid::new(name, "must not contain control characters"));
-    }
-    Ok(())
 }
 
 /// An event of the log, as every reader sees it.
@@ -541,15 +439,21 @@ impl<'de> Deserialize<'de> for Event {
 }
 
 mod lent;
+mod many;
 #[cfg(feature = "schema")]
 mod schema;
+mod sent;
 mod write;
 
 pub use lent::{DataRef, EventRef, Name};
+pub use many::NewEvents;
+pub(crate) use many::{Place, Places};
+pub use sent::NewEventRef;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Limits;
 
     const WITH_ODD_DATA: &str =
         r#"{"specversion":"1.0","id":"1","type":"T","data":{ "a" : 1.00,"a":[ ] },"weird2":7}"#;

@@ -21,7 +21,7 @@ mod problem;
 mod time;
 pub mod wire;
 
-pub use event::{Data, DataRef, Event, EventRef, ExtensionValue, Name, NewEvent};
+pub use event::{Data, DataRef, Event, EventRef, ExtensionValue, Name, NewEvent, NewEventRef, NewEvents};
 pub use filter::{Filter, Pattern};
 pub use json::JsonText;
 pub use limits::Limits;

@@ -72,6 +72,19 @@ fn events_are_the_same_in_whatever_way_they_are_read() {
     fuzz("fuzz events both ways", "server").run(QUICK, |input| measured(input, both_ways));
 }
 
+/// A publish in the order that is usual, or as serde reads any order.
+fn published(json: &str) -> Verdict {
+    let told = |read: Result<ClientMessage, Invalid>| read.map_err(|invalid| invalid.to_string());
+    let read = told(ClientMessage::parse("publish", json).unwrap());
+    assert_eq!(read, told(wire::read::<wire::Publish>(json).map(Into::into)));
+    read.map(drop)
+}
+
+#[test]
+fn a_publish_is_the_same_in_whatever_way_it_is_read() {
+    fuzz("fuzz publishes both ways", "client").run(QUICK, |input| measured(input, published));
+}
+
 /// What is read in its frame says what the owned message says. It may take
 /// more, since it skips what few readers want.
 fn lent(frame: &str) -> Verdict {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use daybook_model::{Invalid, Limits, NewEvent};
+use daybook_model::{Invalid, Limits, NewEvents};
 use daybook_store::{Batch, Fence};
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ pub(crate) struct Publisher {
 
 /// Checks `events` and makes them a batch; also tells what the batch weighs.
 pub(crate) fn batch(
-    events: Vec<NewEvent>,
+    events: NewEvents,
     publisher: &Publisher,
     fence: Option<Fence>,
     limits: &Limits,

@@ -80,19 +80,20 @@ impl State {
         if self.closed {
             return Err(AppendError::Unavailable { reason: "the store is closed".into() });
         }
-        for (i, new) in batch.events.iter().enumerate() {
-            if batch.events[..i].iter().any(|earlier| earlier.id == new.id) {
+        let events = batch.events.into_vec();
+        for (i, new) in events.iter().enumerate() {
+            if events[..i].iter().any(|earlier| earlier.id == new.id) {
                 return Err(AppendError::Invalid(Invalid::new(
                     format!("events[{i}].id"),
                     "occurs twice in the batch",
                 )));
             }
         }
-        let known: Vec<_> = batch.events.iter().filter_map(|new| Some((new, self.by_id(&new.id)?))).collect();
-        if let Some((new, _)) = known.iter().find(|(new, (_, sent))| !new.same_content(sent)) {
+        let known: Vec<_> = events.iter().filter_map(|new| Some((new, self.by_id(&new.id)?))).collect();
+        if let Some((new, _)) = known.iter().find(|(new, (_, sent))| !new.lend().same_content(&sent.lend())) {
             return Err(AppendError::IdConflict { id: new.id.clone() });
         }
-        if known.len() == batch.events.len() {
+        if known.len() == events.len() {
             return Ok(known.iter().map(|(_, (event, _))| receipt(event, true)).collect());
         }
         if let Some((new, _)) = known.first() {
@@ -105,8 +106,8 @@ impl State {
         let last = self.events.last().map(|(last, _)| last.recordedtime).filter(|_| !believed);
         let now = last.map_or(now, |last| last.max(now));
         let first = Position(before as u64);
-        let size = batch.events.len() as u32;
-        for new in batch.events {
+        let size = events.len() as u32;
+        for new in events {
             let sequence = new.subject.as_ref().map(|subject| {
                 Sequence(
                     self.events.iter().filter(|(e, _)| e.subject.as_ref() == Some(subject)).count() as u64

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Durations;
-use daybook_model::{Event, Filter, Invalid, NewEvent, Position, Sequence, Timestamp};
+use daybook_model::{Event, Filter, Invalid, NewEvents, Position, Sequence, Timestamp};
 
 /// Events to be stored together or not at all. Already validated.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    pub events: Vec<NewEvent>,
+    pub events: NewEvents,
     /// Becomes `sessionid`.
     pub session: Arc<str>,
     /// Becomes `authid`.

@@ -6,7 +6,7 @@
 
 use super::{Data, Event, ExtensionValue};
 use crate::wire::write::{UUID_CHARS, uuid_text};
-use crate::{JsonText, Position, Sequence, Timestamp};
+use crate::{Position, Sequence, Timestamp};
 
 /// As [`Event`], but lent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,10 +69,7 @@ impl EventRef<'_> {
             dataschema: owned(self.dataschema),
             traceparent: owned(self.traceparent),
             extensions: self.extensions.to_vec(),
-            data: self.data.map(|data| match data {
-                DataRef::Json(text) => Data::Json(JsonText::known_good(text)),
-                DataRef::Binary(bytes) => Data::Binary(bytes.to_vec()),
-            }),
+            data: self.data.map(DataRef::to_data),
         }
     }
 }
@@ -97,10 +94,7 @@ impl Event {
             dataschema: self.dataschema.as_deref(),
             traceparent: self.traceparent.as_deref(),
             extensions: &self.extensions,
-            data: self.data.as_ref().map(|data| match data {
-                Data::Json(json) => DataRef::Json(json.get()),
-                Data::Binary(bytes) => DataRef::Binary(bytes),
-            }),
+            data: self.data.as_ref().map(Data::lend),
         }
     }
 }

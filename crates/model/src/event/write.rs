@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::lent::{DataRef, EventRef, Name};
-use super::{Data, Event, ExtensionValue, NewEvent};
+use super::{Event, ExtensionValue, NewEvent, NewEventRef};
 use crate::Timestamp;
 use crate::wire::write::{decimal, text, time, uuid_text};
 
@@ -53,25 +53,28 @@ impl EventRef<'_> {
 impl NewEvent {
     /// Appends the event as one JSON object.
     pub fn write_json(&self, out: &mut Vec<u8>) {
+        self.lend().write_json(out);
+    }
+}
+
+impl NewEventRef<'_> {
+    /// Appends the event as one JSON object.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(br#"{"specversion":"1.0","id":"#);
-        text(out, &self.id);
-        optional(out, r#","source":"#, self.source.as_deref());
-        member(out, r#","type":"#, &self.kind);
-        optional(out, r#","subject":"#, self.subject.as_deref());
+        text(out, self.id);
+        optional(out, r#","source":"#, self.source);
+        member(out, r#","type":"#, self.kind);
+        optional(out, r#","subject":"#, self.subject);
         if let Some(sequence) = self.sequence {
             number(out, r#","sequence":"#, sequence.0);
         }
-        optional(out, r#","correlationid":"#, self.correlationid.as_deref());
-        optional(out, r#","causationid":"#, self.causationid.as_deref());
-        optional(out, r#","time":"#, self.time.as_deref());
-        optional(out, r#","datacontenttype":"#, self.datacontenttype.as_deref());
-        optional(out, r#","dataschema":"#, self.dataschema.as_deref());
-        optional(out, r#","traceparent":"#, self.traceparent.as_deref());
-        let data = self.data.as_ref().map(|data| match data {
-            Data::Json(json) => DataRef::Json(json.get()),
-            Data::Binary(bytes) => DataRef::Binary(bytes),
-        });
-        payload(out, &self.extensions, data);
+        optional(out, r#","correlationid":"#, self.correlationid);
+        optional(out, r#","causationid":"#, self.causationid);
+        optional(out, r#","time":"#, self.time);
+        optional(out, r#","datacontenttype":"#, self.datacontenttype);
+        optional(out, r#","dataschema":"#, self.dataschema);
+        optional(out, r#","traceparent":"#, self.traceparent);
+        payload(out, self.extensions, self.data);
         out.push(b'}');
     }
 }
@@ -141,6 +144,7 @@ fn number(out: &mut Vec<u8>, name: &str, value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Data;
     use crate::{JsonText, Position, Sequence};
 
     #[test]

@@ -352,7 +352,7 @@ mod tests {
         ] {
             let (mut written, mut expected) = (Vec::new(), Vec::new());
             PublishOut::write(&mut written, 5, |publish| lent.iter().for_each(|event| publish.event(event)));
-            ClientMessage::from(Publish { id: 5, events: owned, delivery: None }).write(&mut expected);
+            ClientMessage::from(Publish { id: 5, events: owned.into(), delivery: None }).write(&mut expected);
             assert_eq!(String::from_utf8(written).unwrap(), String::from_utf8(expected).unwrap());
         }
     }

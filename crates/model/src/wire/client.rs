@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Count;
 use super::frame::directed;
-use crate::{Filter, NewEvent, Position, Timestamp};
+use crate::{Filter, NewEvents, Position, Timestamp};
 
 directed! {
     /// A request or a one-way word of a client.
@@ -52,7 +52,8 @@ body! {
     /// One event or an atomic batch.
     Publish {
         id: u64,
-        events: Vec<NewEvent>,
+        #[cfg_attr(feature = "schema", schemars(with = "Vec<crate::NewEvent>"))]
+        events: NewEvents,
         /// Token of the event being handled: fences the publish.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         delivery: Option<String>,

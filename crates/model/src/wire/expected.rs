@@ -11,9 +11,11 @@
 use std::borrow::Cow;
 
 use super::borrowed::{EventIn, EventsIn, Payload};
+use super::client::{ClientMessage, Publish};
 use super::scan::Scan;
 use super::server::{Deliver, Delivery, Events, Page, ServerMessage, Shared};
-use crate::{Data, Event, JsonText, Position, Sequence, Timestamp};
+use crate::event::Places;
+use crate::{Data, Event, JsonText, NewEvents, Position, Sequence, Timestamp};
 
 pub(super) trait Expected<'a>: Sized {
     /// `None`: not as expected, ask serde.
@@ -22,7 +24,21 @@ pub(super) trait Expected<'a>: Sized {
     }
 }
 
-impl Expected<'_> for super::ClientMessage {}
+impl Expected<'_> for ClientMessage {
+    fn expected(op: &str, json: &str) -> Option<Self> {
+        if op != "publish" {
+            return None;
+        }
+        let mut scan = Scan::new(json);
+        scan.literal(r#"{"op":"publish","id":"#)?;
+        let id = scan.integer()?;
+        scan.literal(r#","events":"#)?;
+        let each = list(&mut scan, places)?;
+        let delivery = scan.optional(r#","delivery":""#)?.map(Cow::into_owned);
+        end(&mut scan)?;
+        Some(Publish { id, events: NewEvents::framed(json, each), delivery }.into())
+    }
+}
 
 impl<'a> Expected<'a> for ServerMessage {
     fn expected(op: &str, json: &'a str) -> Option<Self> {
@@ -102,7 +118,32 @@ fn list<'a, T>(scan: &mut Scan<'a>, mut one: impl FnMut(&mut Scan<'a>) -> Option
 }
 
 /// Of an event on the wire, as a rule.
-const EVENT_BYTES: usize = 512;
+const EVENT_BYTES: usize = 400;
+
+/// Where the members of an event lie that is to be stored.
+fn places(scan: &mut Scan<'_>) -> Option<Places> {
+    scan.literal(r#"{"specversion":"1.0","id":""#)?;
+    let id = scan.place()?;
+    let source = scan.optional_place(r#","source":""#)?;
+    scan.literal(r#","type":""#)?;
+    let kind = scan.place()?;
+    let subject = scan.optional_place(r#","subject":""#)?;
+    let sequence = if scan.has(r#","sequence":""#) { Some(Sequence(scan.decimal()?)) } else { None };
+    Some(Places {
+        id,
+        source,
+        kind,
+        subject,
+        sequence,
+        correlationid: scan.optional_place(r#","correlationid":""#)?,
+        causationid: scan.optional_place(r#","causationid":""#)?,
+        time: scan.optional_place(r#","time":""#)?,
+        datacontenttype: scan.optional_place(r#","datacontenttype":""#)?,
+        dataschema: scan.optional_place(r#","dataschema":""#)?,
+        traceparent: scan.optional_place(r#","traceparent":""#)?,
+        data: data(scan, Scan::value_place)?,
+    })
+}
 
 fn owned<'a>(scan: &mut Scan<'a>, times: &mut Times<'a>) -> Option<Event> {
     scan.or_by_serde(|scan| {

@@ -11,6 +11,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::event::Place;
+
 pub(super) struct Scan<'a> {
     json: &'a str,
     at: usize,
@@ -62,6 +64,28 @@ impl<'a> Scan<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Where a text lies whose opening quote is taken already, if it has no escapes.
+    #[inline]
+    pub fn place(&mut self) -> Option<Place> {
+        let (start, end) = (self.at, self.at + stop(self.bytes()));
+        self.at = end;
+        self.literal("\"")?;
+        Place::new(start, end)
+    }
+
+    /// Where a text lies after `name`, if that comes next.
+    #[inline(always)]
+    pub fn optional_place(&mut self, name: &str) -> Option<Option<Place>> {
+        if self.has(name) { self.place().map(Some) } else { Some(None) }
+    }
+
+    /// Where any value lies, as it is written.
+    pub fn value_place(&mut self) -> Option<Place> {
+        let start = self.at;
+        self.value()?;
+        Place::new(start, self.at)
     }
 
     /// A text after `name`, if that comes next.

@@ -19,7 +19,7 @@ impl Written for ClientMessage {
         out.extend_from_slice(br#"{"op":"publish","id":"#);
         integer(out, m.id);
         out.extend_from_slice(br#","events":"#);
-        list(out, &m.events, |out, event| event.write_json(out));
+        list(out, m.events.iter(), |out, event| event.write_json(out));
         if let Some(delivery) = &m.delivery {
             out.extend_from_slice(br#","delivery":"#);
             text(out, delivery);
@@ -120,14 +120,14 @@ fn delivery(out: &mut Vec<u8>, m: &Delivery) {
     out.push(b'}');
 }
 
-pub(super) fn list<T>(out: &mut Vec<u8>, all: &[T], one: impl FnMut(&mut Vec<u8>, &T)) {
+pub(super) fn list<T>(out: &mut Vec<u8>, all: impl IntoIterator<Item = T>, one: impl FnMut(&mut Vec<u8>, T)) {
     out.push(b'[');
     separated(out, all, one);
     out.push(b']');
 }
 
-fn separated<T>(out: &mut Vec<u8>, all: &[T], mut one: impl FnMut(&mut Vec<u8>, &T)) {
-    for (i, item) in all.iter().enumerate() {
+fn separated<T>(out: &mut Vec<u8>, all: impl IntoIterator<Item = T>, mut one: impl FnMut(&mut Vec<u8>, T)) {
+    for (i, item) in all.into_iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
@@ -255,7 +255,7 @@ mod tests {
         }
         for delivery in [None, Some("token".to_owned())] {
             let message: ClientMessage =
-                Publish { id: 1, events: vec![NewEvent::new("a", "T")], delivery }.into();
+                Publish { id: 1, events: vec![NewEvent::new("a", "T")].into(), delivery }.into();
             let mut out = Vec::new();
             message.write(&mut out);
             assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&message).unwrap());

@@ -64,7 +64,7 @@ pub(super) fn write(
     Box::pin(async move {
         loop {
             let batch = Batch {
-                events: vec![new.clone()],
+                events: vec![new.clone()].into(),
                 session: session.clone(),
                 principal: None,
                 default_source: "/daybook".into(),

@@ -44,7 +44,7 @@ pub(super) async fn publish(
         default_source: format!("/{service}").into(),
     };
     let fence = text("daybook-delivery").map(|token| shared.groups.fence(token).unwrap_or_else(raised));
-    let (batch, _) = publish::batch(events, &publisher, fence, limits)?;
+    let (batch, _) = publish::batch(events.into(), &publisher, fence, limits)?;
     let stored = shared.store.append(batch).await?;
     let receipt: Vec<Receipted> = stored
         .into_iter()

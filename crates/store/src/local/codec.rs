@@ -12,7 +12,7 @@
 //! Version 1 has plain strings there too.
 
 use daybook_model::{
-    Data, DataRef, Event, EventRef, ExtensionValue, Name, NewEvent, Position, Sequence, Timestamp,
+    DataRef, Event, EventRef, ExtensionValue, Name, NewEvent, NewEventRef, Position, Sequence, Timestamp,
 };
 use uuid::fmt::Hyphenated;
 
@@ -46,7 +46,7 @@ pub(crate) struct Defaulted {
 }
 
 impl Defaulted {
-    pub fn of(new: &NewEvent) -> Self {
+    pub fn of(new: &NewEventRef<'_>) -> Self {
         Self {
             source: new.source.is_none(),
             time: new.time.is_none(),
@@ -58,7 +58,7 @@ impl Defaulted {
 /// An event and its place, in the texts of whoever holds them: a record in the making.
 #[derive(Clone, Copy)]
 pub(crate) struct Stamped<'a> {
-    pub new: &'a NewEvent,
+    pub new: NewEventRef<'a>,
     /// What stands there, named by the client or not.
     pub source: &'a str,
     pub correlation: &'a str,
@@ -72,7 +72,7 @@ pub(crate) struct Stamped<'a> {
 
 impl Stamped<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let (new, defaulted) = (self.new, Defaulted::of(self.new));
+        let (new, defaulted) = (&self.new, Defaulted::of(&self.new));
         let mut flags = 0;
         let mut set = |on: bool, bit: u16| flags |= if on { bit } else { 0 };
         set(new.subject.is_some(), flag::SUBJECT);
@@ -83,8 +83,8 @@ impl Stamped<'_> {
         set(new.dataschema.is_some(), flag::SCHEMA);
         set(new.traceparent.is_some(), flag::TRACEPARENT);
         set(!new.extensions.is_empty(), flag::EXTENSIONS);
-        set(matches!(new.data, Some(Data::Json(_))), flag::DATA_JSON);
-        set(matches!(new.data, Some(Data::Binary(_))), flag::DATA_BINARY);
+        set(matches!(new.data, Some(DataRef::Json(_))), flag::DATA_JSON);
+        set(matches!(new.data, Some(DataRef::Binary(_))), flag::DATA_BINARY);
         set(defaulted.source, flag::SOURCE_DEFAULTED);
         set(defaulted.time, flag::TIME_DEFAULTED);
         set(defaulted.correlation, flag::CORRELATION_DEFAULTED);
@@ -98,26 +98,25 @@ impl Stamped<'_> {
             put_varint(out, self.position.0 - first.0);
             put_varint(out, u64::from(size));
         }
-        put_name(out, &new.id);
-        put_text(out, &new.kind);
+        put_name(out, new.id);
+        put_text(out, new.kind);
         put_text(out, self.source);
         put_name(out, self.session);
         put_name(out, self.correlation);
-        put_text(out, new.time.as_deref().unwrap_or_default());
-        if let Some(subject) = &new.subject {
+        put_text(out, new.time.unwrap_or_default());
+        if let Some(subject) = new.subject {
             put_text(out, subject);
         }
-        if let Some(cause) = &new.causationid {
+        if let Some(cause) = new.causationid {
             put_name(out, cause);
         }
-        let optional = [&new.datacontenttype, &new.dataschema, &new.traceparent];
-        let optional = optional.map(Option::as_deref);
+        let optional = [new.datacontenttype, new.dataschema, new.traceparent];
         for text in std::iter::once(self.principal).chain(optional).flatten() {
             put_text(out, text);
         }
         if !new.extensions.is_empty() {
             put_varint(out, new.extensions.len() as u64);
-            for (name, value) in &new.extensions {
+            for (name, value) in new.extensions {
                 put_text(out, name);
                 match value {
                     ExtensionValue::Boolean(value) => out.extend_from_slice(&[0, u8::from(*value)]),
@@ -132,16 +131,16 @@ impl Stamped<'_> {
                 }
             }
         }
-        match &new.data {
-            Some(Data::Json(raw)) => out.extend_from_slice(raw.get().as_bytes()),
-            Some(Data::Binary(bytes)) => out.extend_from_slice(bytes),
+        match new.data {
+            Some(DataRef::Json(text)) => out.extend_from_slice(text.as_bytes()),
+            Some(DataRef::Binary(bytes)) => out.extend_from_slice(bytes),
             None => {}
         }
     }
 
     /// As readers see it.
     pub fn event(&self) -> Event {
-        let new = self.new.clone();
+        let new = self.new.to_event();
         Event {
             id: new.id,
             source: self.source.to_owned(),
@@ -319,7 +318,7 @@ const DIGITS: [u8; 256] = {
 #[cfg(test)]
 pub(crate) fn encode(event: &Event, defaulted: Defaulted, out: &mut Vec<u8>) {
     Stamped {
-        new: &as_sent(event.clone(), defaulted),
+        new: as_sent(event.clone(), defaulted).lend(),
         source: &event.source,
         correlation: &event.correlationid,
         session: &event.sessionid,
@@ -402,7 +401,7 @@ impl<'a> Input<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use daybook_model::JsonText;
+    use daybook_model::{Data, JsonText};
 
     const UUID: &str = "0198c0de-0000-7000-8abc-0123456789ab";
 

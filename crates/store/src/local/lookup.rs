@@ -53,20 +53,20 @@ impl Facts {
     fn find(inner: &Inner, batch: &Batch) -> Result<Self, ReadError> {
         let upto = inner.visible().index.end();
         let mut facts = Self { upto, ids: HashMap::with_capacity(batch.events.len()), ..Self::default() };
-        for event in &batch.events {
-            let cause = event.causationid.as_ref().filter(|_| event.correlationid.is_none());
-            for id in [Some(&event.id), cause].into_iter().flatten() {
-                if !facts.ids.contains_key(id.as_str()) {
+        for event in batch.events.iter() {
+            let cause = event.causationid.filter(|_| event.correlationid.is_none());
+            for id in [Some(event.id), cause].into_iter().flatten() {
+                if !facts.ids.contains_key(id) {
                     let found = query::stored_by_id(inner, id)?;
                     let known = found.map(|(event, defaulted)| (Arc::new(event), defaulted));
-                    facts.ids.insert(id.as_str().into(), known);
+                    facts.ids.insert(id.into(), known);
                 }
             }
-            if let Some(subject) = &event.subject
-                && !facts.heads.contains_key(subject.as_str())
+            if let Some(subject) = event.subject
+                && !facts.heads.contains_key(subject)
             {
                 let head = query::head(inner, subject)?.map(|head| (head.next, head.last));
-                facts.heads.insert(subject.as_str().into(), head);
+                facts.heads.insert(subject.into(), head);
             }
         }
         Ok(facts)

@@ -46,19 +46,18 @@ impl Placed {
         let each = batch.events.iter().zip(ids).zip(sequences).zip(correlations);
         for (((new, id), sequence), correlation) in each {
             // Neighbours mostly share their type and key: hashed once.
-            let before = given.last().map(|last| (&batch.events[given.len() - 1], last.hashes));
-            let subject = new.subject.as_deref();
-            let named = new.correlationid.as_deref().or(correlation.as_deref());
+            let before = given.last().map(|last| (batch.events.get(given.len() - 1), last.hashes));
+            let named = new.correlationid.or(correlation.as_deref());
             let hashes = Hashes {
                 id: *id,
                 kind: match before {
                     Some((before, hashes)) if before.kind == new.kind => hashes.kind,
-                    _ => hasher.hash(Kind::Type, &new.kind),
+                    _ => hasher.hash(Kind::Type, new.kind),
                 },
                 correlation: named.map_or(own, |named| hasher.hash(Kind::Correlation, named)),
                 subject: match before {
                     Some((before, hashes)) if before.subject == new.subject => hashes.subject,
-                    _ => subject.map(|subject| hasher.hash(Kind::Subject, subject)),
+                    _ => new.subject.map(|subject| hasher.hash(Kind::Subject, subject)),
                 },
             };
             given.push(Given { sequence, correlation, hashes });
@@ -72,12 +71,12 @@ impl Placed {
     }
 
     pub fn stamped(&self, at: usize) -> Stamped<'_> {
-        let (batch, new, given) = (&self.batch, &self.batch.events[at], &self.given[at]);
-        let correlation = new.correlationid.as_deref().or(given.correlation.as_deref());
+        let (batch, new, given) = (&self.batch, self.batch.events.get(at), &self.given[at]);
+        let correlation = new.correlationid.or(given.correlation.as_deref());
         let size = batch.events.len() as u32;
         Stamped {
             new,
-            source: new.source.as_deref().unwrap_or(&batch.default_source),
+            source: new.source.unwrap_or(&batch.default_source),
             correlation: correlation.unwrap_or(&batch.fallback_correlation),
             session: &batch.session,
             principal: batch.principal.as_deref(),
@@ -91,15 +90,15 @@ impl Placed {
     pub fn filed(&self) -> impl Iterator<Item = Filed<'_>> + Clone {
         self.batch.events.iter().zip(&self.given).map(|(new, given)| Filed {
             hashes: given.hashes,
-            id: &new.id,
-            kind: &new.kind,
-            key: new.subject.as_deref().zip(given.sequence),
+            id: new.id,
+            kind: new.kind,
+            key: new.subject.zip(given.sequence),
         })
     }
 
     fn known(&self, at: usize) -> Known {
         let stamped = self.stamped(at);
-        (Arc::new(stamped.event()), Defaulted::of(stamped.new))
+        (Arc::new(stamped.event()), Defaulted::of(&stamped.new))
     }
 }
 
@@ -142,6 +141,6 @@ impl Ids {
 
 impl Held {
     fn id(&self) -> &str {
-        &self.placed.batch.events[self.at as usize].id
+        self.placed.batch.events.get(self.at as usize).id
     }
 }

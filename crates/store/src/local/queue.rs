@@ -430,7 +430,7 @@ mod tests {
 
     fn append() -> Work {
         let batch = Batch {
-            events: Vec::new(),
+            events: Vec::new().into(),
             session: "test/1/s".into(),
             principal: None,
             default_source: "/test".into(),

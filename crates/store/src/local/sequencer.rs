@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use daybook_log::Draft;
-use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
+use daybook_model::{Event, Invalid, NewEventRef, NewEvents, Position, Sequence, Timestamp};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::Inner;
@@ -162,7 +162,7 @@ impl Sequencer {
     /// be told without the disk.
     fn place(&mut self, append: Append, group: &mut Group) -> Option<Append> {
         let mut rests = Rests::default();
-        let hash = |new: &NewEvent| self.hasher.hash(Kind::Id, &new.id);
+        let hash = |new: NewEventRef<'_>| self.hasher.hash(Kind::Id, new.id);
         let ids: Vec<u64> = append.batch.events.iter().map(hash).collect();
         let answer = match self.check(&append, &ids, group, &mut rests) {
             Err(No::Cold) => return Some(append),
@@ -221,13 +221,13 @@ impl Sequencer {
             let event = placed.stamped(at);
             let (position, sequence) = (event.position, event.sequence);
             stored.push(Stored {
-                id: event.new.id.clone(),
+                id: event.new.id.to_owned(),
                 position,
                 sequence,
                 recordedtime: now,
                 duplicate: false,
             });
-            if let (Some(subject), Some(sequence)) = (&event.new.subject, sequence) {
+            if let (Some(subject), Some(sequence)) = (event.new.subject, sequence) {
                 self.heads.put(subject, Head { next: sequence.0 + 1, last: position }, visible);
             }
             group.draft.record(|out| event.encode(out));
@@ -258,14 +258,14 @@ impl Sequencer {
         }
         let mut receipt = Vec::new();
         for (new, hash) in batch.events.iter().zip(ids) {
-            let Some((event, defaulted)) = self.find(group, (&new.id, *hash), facts, rests)? else {
+            let Some((event, defaulted)) = self.find(group, (new.id, *hash), facts, rests)? else {
                 continue;
             };
-            if !codec::as_sent(Event::clone(&event), defaulted).same_content(new) {
-                return Err(AppendError::IdConflict { id: new.id.clone() }.into());
+            if !codec::as_sent(Event::clone(&event), defaulted).lend().same_content(&new) {
+                return Err(AppendError::IdConflict { id: new.id.to_owned() }.into());
             }
             receipt.push(Stored {
-                id: new.id.clone(),
+                id: new.id.to_owned(),
                 position: event.position,
                 sequence: event.sequence,
                 recordedtime: event.recordedtime,
@@ -280,11 +280,11 @@ impl Sequencer {
     }
 
     /// Whether memory alone tells that nobody has seen any of them: nearly always.
-    fn all_new(&self, events: &[NewEvent], ids: &[u64]) -> bool {
+    fn all_new(&self, events: &NewEvents, ids: &[u64]) -> bool {
         let visible = self.inner.visible();
         let may_hold =
             |hash| self.ids.may_hold(hash) || self.flights.iter().any(|(_, ids)| ids.may_hold(hash));
-        events.iter().zip(ids).all(|(new, hash)| !may_hold(*hash) && visible.index.is_new(&new.id, *hash))
+        events.iter().zip(ids).all(|(new, hash)| !may_hold(*hash) && visible.index.is_new(new.id, *hash))
     }
 
     /// The event of this id, given with its hash, if it has a place.
@@ -324,7 +324,7 @@ impl Sequencer {
     fn sequences(
         &self,
         group: &Group,
-        events: &[NewEvent],
+        events: &NewEvents,
         facts: &Facts,
         rests: &mut Rests,
     ) -> Result<Vec<Option<Sequence>>, No> {
@@ -333,8 +333,8 @@ impl Sequencer {
         let mut known: HashMap<&str, usize> = HashMap::new();
         let mut at = 0;
         let mut sequences = Vec::with_capacity(events.len());
-        for event in events {
-            let Some(subject) = event.subject.as_deref() else {
+        for event in events.iter() {
+            let Some(subject) = event.subject else {
                 sequences.push(None);
                 continue;
             };
@@ -394,18 +394,21 @@ impl Sequencer {
     ) -> Result<Vec<Option<String>>, No> {
         let mut inherited: Vec<Option<String>> = Vec::with_capacity(batch.events.len());
         for (i, new) in batch.events.iter().enumerate() {
-            let cause = match (&new.correlationid, &new.causationid) {
+            let cause = match (new.correlationid, new.causationid) {
                 (None, Some(cause)) => cause,
                 _ => {
                     inherited.push(None);
                     continue;
                 }
             };
-            let in_batch = batch.events[..i].iter().position(|earlier| earlier.id == *cause);
+            let in_batch = batch.events.iter().take(i).position(|earlier| earlier.id == cause);
             inherited.push(match in_batch {
-                Some(at) => batch.events[at].correlationid.clone().or_else(|| inherited[at].clone()),
+                Some(at) => {
+                    let named = batch.events.get(at).correlationid.map(str::to_owned);
+                    named.or_else(|| inherited[at].clone())
+                }
                 None => {
-                    let id = (cause.as_str(), self.hasher.hash(Kind::Id, cause));
+                    let id = (cause, self.hasher.hash(Kind::Id, cause));
                     let found = self.find(group, id, facts, rests)?;
                     found.map(|(event, _)| event.correlationid.clone())
                 }
@@ -433,10 +436,10 @@ impl Sequencer {
 }
 
 /// The first event whose id an earlier one has; `ids` are their hashes.
-fn repeated(events: &[NewEvent], ids: &[u64]) -> Option<usize> {
+fn repeated(events: &NewEvents, ids: &[u64]) -> Option<usize> {
     let mut seen = HashSet::with_capacity(if ids.len() > 1 { ids.len() } else { 0 });
     let mut again = ids.iter().enumerate().filter(|(_, hash)| ids.len() > 1 && !seen.insert(**hash));
-    again.find_map(|(i, _)| events[..i].iter().any(|earlier| earlier.id == events[i].id).then_some(i))
+    again.find_map(|(i, _)| events.iter().take(i).any(|earlier| earlier.id == events.get(i).id).then_some(i))
 }
 
 /// A batch that nothing speaks against.

@@ -134,7 +134,7 @@ mod tests {
         let data = Data::Json(JsonText::from_string(format!("\"{data}\"")).unwrap());
         let new = NewEvent::new(format!("e{position}"), "Happened").subject("k").data(data);
         let stamped = codec::Stamped {
-            new: &new,
+            new: new.lend(),
             source: "/test",
             correlation: "c",
             session: "test/1/s",

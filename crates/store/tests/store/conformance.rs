@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use daybook_model::wire::{self, ClientMessage};
 use daybook_model::{Event, Filter, NewEvent, Position, Timestamp};
 use daybook_store::local::{LocalStore, Options};
 use daybook_store::memory::MemoryStore;
-use daybook_store::{AppendError, EventStore, Fence, Query};
+use daybook_store::{AppendError, Batch, EventStore, Fence, Query};
 
 use crate::lent::lend_a_thread;
 use crate::{all, batch, clock, event, positions};
@@ -79,6 +80,49 @@ async fn the_same_id_gets_the_old_receipt_whatever_its_sequence() {
         assert_eq!(store.append(batch(vec![other])).await, Err(AppendError::IdConflict { id: "a".into() }));
         let named = NewEvent { source: Some("/test".into()), ..event("a", "k", None) };
         assert_eq!(store.append(batch(vec![named])).await, Err(AppendError::IdConflict { id: "a".into() }));
+    }
+}
+
+/// The same events as they lie in the frame of their publish.
+fn framed(events: Vec<NewEvent>) -> Batch {
+    let mut frame = Vec::new();
+    let publish = wire::Publish { id: 1, events: events.into(), delivery: None };
+    wire::write_frame::<ClientMessage>(&[publish.into()], &mut frame);
+    let mut read = None;
+    wire::messages(str::from_utf8(&frame).unwrap(), |message| read = message.ok());
+    let Some(ClientMessage::Publish(publish)) = read else { panic!("no publish") };
+    Batch { events: publish.events, ..batch(Vec::new()) }
+}
+
+#[tokio::test]
+async fn events_in_their_frame_are_stored_as_owned_ones() {
+    let full = NewEvent {
+        source: Some("/named".into()),
+        correlationid: Some("c".into()),
+        causationid: Some("a".into()),
+        time: Some("2026-11-24T09:30:00Z".into()),
+        datacontenttype: Some("application/json".into()),
+        dataschema: Some("urn:x".into()),
+        traceparent: Some("00-1".into()),
+        ..event("b", "läufer", Some(0))
+    };
+    let events = vec![event("a", "k", Some(0)), full, NewEvent::new("c", "Bare"), event("d", "k", Some(1))];
+    for ((store, _dir), (other, _other_dir)) in stores().into_iter().zip(stores()) {
+        let receipt = store.append(framed(events.clone())).await.unwrap();
+        assert_eq!(receipt, other.append(batch(events.clone())).await.unwrap());
+        let (read, expected) = (store.read(all()).await.unwrap(), other.read(all()).await.unwrap());
+        assert_eq!(read.events, expected.events);
+        // Whoever sends them again, and however: they are known.
+        for again in [batch(events.clone()), framed(events.clone())] {
+            assert!(store.append(again).await.unwrap().iter().all(|stored| stored.duplicate));
+        }
+        let stale = framed(vec![event("x", "k", Some(1))]);
+        assert_eq!(store.append(stale).await, Err(AppendError::Conflict { subject: "k".into() }));
+        let changed = NewEvent { kind: "Other".into(), ..events[3].clone() };
+        assert_eq!(
+            store.append(framed(vec![changed])).await,
+            Err(AppendError::IdConflict { id: "d".into() })
+        );
     }
 }
 

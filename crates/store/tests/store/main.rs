@@ -28,7 +28,7 @@ pub fn clock() -> Timestamp {
 
 pub fn batch(events: Vec<NewEvent>) -> Batch {
     Batch {
-        events,
+        events: events.into(),
         session: "test/1/s".into(),
         principal: None,
         default_source: "/test".into(),

@@ -188,7 +188,7 @@ impl Load {
         let (run, mut sequence, mut latencies) = (uuid::Uuid::now_v7(), 0, Vec::new());
         while Instant::now() < self.deadline {
             let id = latencies.len() as u64 + 2;
-            let publish = wire::Publish { id, events: self.events(run, sequence), delivery: None };
+            let publish = wire::Publish { id, events: self.events(run, sequence).into(), delivery: None };
             let mut frame = Vec::with_capacity(512);
             wire::write_frame(&[wire::ClientMessage::from(publish)], &mut frame);
             let frame = String::from_utf8(frame).expect("JSON is UTF-8");

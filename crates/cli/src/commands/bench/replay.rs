@@ -88,8 +88,8 @@ async fn fill(bus: &str, args: &Args) -> Result<u64, Failure> {
     let (run, data, mut next, mut last) = (uuid::Uuid::now_v7(), payload(args.payload), 0, 0);
     while next < args.events {
         let until = (next + BATCH).min(args.events);
-        let events = (next..until).map(|i| numbered(&run, i, &data)).collect();
-        let publish = wire::Publish { id: next + 2, events, delivery: None };
+        let events: Vec<_> = (next..until).map(|i| numbered(&run, i, &data)).collect();
+        let publish = wire::Publish { id: next + 2, events: events.into(), delivery: None };
         match lean.call(frame(publish)).await? {
             ServerMessage::Receipt(receipt) => last = receipt.events.last().map_or(last, |e| e.position.0),
             other => return Err(Failure::failed(format!("the bus answered `publish` with {other:?}"))),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use daybook_model::{Filter, NewEvent, Position};
+use daybook_model::{Filter, NewEvent, NewEvents, Position};
 use daybook_store::local::{LocalStore, Options};
 use daybook_store::{Batch, EventStore, Query};
 use serde::Serialize;
@@ -108,7 +108,7 @@ async fn fill(store: &Arc<dyn EventStore>, args: &Args) -> Result<(), Failure> {
     let mut next = 0;
     while next < args.events {
         let until = (next + BATCH).min(args.events);
-        let events = (next..until)
+        let events: Vec<_> = (next..until)
             .map(|i| {
                 NewEvent::new(id(i), "Measured")
                     .subject(format!("account/{}", i % args.keys))
@@ -116,7 +116,7 @@ async fn fill(store: &Arc<dyn EventStore>, args: &Args) -> Result<(), Failure> {
             })
             .collect();
         waiting.push_back(store.append(Batch {
-            events,
+            events: NewEvents::from(events),
             session: format!("bench/{}/0", next % 8).into(),
             principal: None,
             default_source: "/bench".into(),

@@ -104,7 +104,7 @@ impl Gathering {
             Ok(parsed) => parsed,
             Err(reason) => return self.refuse(number, 1, reason),
         };
-        let weight = events.iter().map(NewEvent::weight).sum();
+        let weight = events.iter().map(|event| event.lend().weight()).sum();
         let unit = Unit { first_line: number, last_line: number, events, positions, weight, end };
         match (batch, &mut self.batch) {
             (Some((first, size)), Some(batch)) if batch.first == first && batch.size == size => {

@@ -1,8 +1,9 @@
 //! Both ways to read a message say the same.
 
+use super::super::frame::Message;
 use super::super::{Pushed, read, write_frame};
 use super::*;
-use crate::ExtensionValue;
+use crate::{ExtensionValue, Limits, NewEvent};
 
 const UUID: &str = "0198c0de-0000-7000-8abc-0123456789ab";
 
@@ -115,6 +116,55 @@ impl Dice {
         }
     }
 
+    /// Mostly without escapes, as most are.
+    fn name(&mut self) -> String {
+        match self.roll(12) {
+            0 => self.text(),
+            _ => self.one(&["", "a", "läufer ☃", "account/12345678", UUID, "\u{7f}", "daybook.x"]).into(),
+        }
+    }
+
+    fn new_event(&mut self) -> NewEvent {
+        NewEvent {
+            id: self.name(),
+            source: self.perhaps(Self::name),
+            kind: self.name(),
+            subject: self.perhaps(Self::name),
+            sequence: self.perhaps(|dice| Sequence(dice.one(&[0, 9, 10, u64::MAX]))),
+            correlationid: self.perhaps(Self::name),
+            causationid: self.perhaps(Self::name),
+            time: self.perhaps(|dice| dice.one(&["noon", "2026-11-24T09:30:00Z", ""]).into()),
+            datacontenttype: self.perhaps(Self::name),
+            dataschema: self.perhaps(Self::name),
+            traceparent: self.perhaps(Self::name),
+            extensions: match self.roll(12) {
+                0 => vec![("flag".into(), ExtensionValue::Boolean(true))],
+                _ => Vec::new(),
+            },
+            data: self.perhaps(Self::data),
+        }
+    }
+
+    fn publish(&mut self) -> Publish {
+        let events: Vec<_> = (0..self.roll(4)).map(|_| self.new_event()).collect();
+        Publish { id: self.one(&[0, 7, u64::MAX]), events: events.into(), delivery: self.perhaps(Self::name) }
+    }
+
+    /// `json` with one to three places of it replaced, cut out or added to.
+    fn broken(&mut self, mut json: String) -> String {
+        let others =
+            ["", " ", "\"", "\\", ",", ":", "{", "}", "[", "]", "0", "null", "\n", "\u{1}", "ä", r#""x":1,"#];
+        for _ in 0..=self.roll(2) {
+            let mut at = self.roll(json.len() as u64 + 1) as usize;
+            while !json.is_char_boundary(at) {
+                at -= 1;
+            }
+            let taken = json[at..].chars().next().map_or(0, char::len_utf8) * self.roll(2) as usize;
+            json.replace_range(at..at + taken, self.one(&others));
+        }
+        json
+    }
+
     fn message(&mut self) -> ServerMessage {
         let events: Vec<_> = (0..self.roll(4)).map(|_| Shared(self.event().into())).collect();
         match self.roll(3) {
@@ -208,21 +258,85 @@ fn both_ways_read_random_events_to_the_same() {
 #[test]
 fn both_ways_read_what_is_broken_or_unusual_to_the_same() {
     let mut dice = Dice(2);
-    let others =
-        ["", " ", "\"", "\\", ",", ":", "{", "}", "[", "]", "0", "null", "\n", "\u{1}", "ä", r#""x":1,"#];
     for _ in 0..4_000 {
         let message = dice.message();
-        let mut json = written(&message);
-        for _ in 0..=dice.roll(2) {
-            let mut at = dice.roll(json.len() as u64 + 1) as usize;
-            while !json.is_char_boundary(at) {
-                at -= 1;
-            }
-            let taken = json[at..].chars().next().map_or(0, char::len_utf8) * dice.roll(2) as usize;
-            json.replace_range(at..at + taken, dice.one(&others));
-        }
+        let json = dice.broken(written(&message));
         compare(op(&message), &json);
     }
+}
+
+fn published(publish: &Publish) -> String {
+    let mut out = Vec::new();
+    write_frame(&[ClientMessage::from(publish.clone())], &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// True if it was read by what is here. What is refused is refused alike.
+fn compare_publish(json: &str) -> bool {
+    let by_serde = read::<Publish>(json);
+    let expected = ClientMessage::expected("publish", json);
+    if let Some(message) = &expected {
+        let ClientMessage::Publish(lying) = message else { panic!("{message:?}") };
+        let owned = by_serde.as_ref().unwrap_or_else(|refused| panic!("{refused}: {json}"));
+        assert_eq!(lying, owned, "{json}");
+        let verdicts = |publish: &Publish| -> Vec<_> {
+            let verdict =
+                |event: crate::NewEventRef<'_>| (event.validate(&Limits::default()), event.weight());
+            publish.events.iter().map(verdict).collect()
+        };
+        assert_eq!(verdicts(lying), verdicts(owned), "{json}");
+        assert_eq!(published(lying), json);
+    }
+    let parsed = ClientMessage::parse("publish", json).unwrap();
+    assert_eq!(parsed, by_serde.map(ClientMessage::from), "{json}");
+    expected.is_some()
+}
+
+#[test]
+fn random_publishes_are_read_where_they_lie_as_serde_reads_them() {
+    let mut dice = Dice(3);
+    let mut lying = 0;
+    for _ in 0..3_000 {
+        let publish = dice.publish();
+        let json = published(&publish);
+        assert_eq!(ClientMessage::parse("publish", &json), Some(Ok(publish.clone().into())), "{json}");
+        let has_escapes = |text: &str| text.contains(['"', '\\', '\n', '\u{1}']);
+        let is_plain = |event: crate::NewEventRef<'_>| {
+            let texts = [Some(event.id), event.source, Some(event.kind), event.subject];
+            let others = [event.correlationid, event.causationid, event.datacontenttype];
+            let rest = [event.dataschema, event.traceparent];
+            !texts.into_iter().chain(others).chain(rest).flatten().any(has_escapes)
+                && event.extensions.is_empty()
+                && !matches!(event.data, Some(crate::DataRef::Binary(_)))
+                && !matches!(event.data, Some(crate::DataRef::Json("null")))
+        };
+        assert_eq!(compare_publish(&json), publish.events.iter().all(is_plain), "{json}");
+        lying += usize::from(publish.events.len() > 1 && compare_publish(&json));
+    }
+    assert!(lying > 300, "{lying} batches were read where they lie");
+}
+
+#[test]
+fn publishes_that_are_broken_or_unusual_are_read_or_refused_as_serde_does() {
+    let mut dice = Dice(4);
+    for _ in 0..6_000 {
+        let publish = dice.publish();
+        let json = dice.broken(published(&publish));
+        compare_publish(&json);
+    }
+}
+
+#[test]
+fn events_that_lie_in_their_frame_become_owned_ones() {
+    let event = NewEvent::new("a", "Moved").subject("k").sequence(Sequence(3));
+    let event = event.data(Data::Json(JsonText::known_good(r#"{ "to":"x" }"#)));
+    let publish = Publish { id: 1, events: vec![event.clone(), event.clone()].into(), delivery: None };
+    let Some(ClientMessage::Publish(read)) = ClientMessage::expected("publish", &published(&publish)) else {
+        panic!("not read where it lies")
+    };
+    assert_eq!(read.events.clone().into_vec(), [event.clone(), event]);
+    assert_eq!(format!("{:?}", read.events), format!("{:?}", publish.events));
+    assert_eq!(serde_json::to_string(&read).unwrap(), serde_json::to_string(&publish).unwrap());
 }
 
 #[test]
@@ -232,8 +346,7 @@ fn members_in_another_order_mean_the_same() {
         "recordedtime":"2026-11-24T09:30:00.123456Z","newer":7}]}"#;
     assert!(compare("events", json));
     assert!(!compare("events", &json.replace("}]}", "}] }")), "a message is read by one or the other");
-    let Some(Ok(Pushed::Events(events))) = <Pushed<'_> as super::super::Message<'_>>::parse("events", json)
-    else {
+    let Some(Ok(Pushed::Events(events))) = <Pushed<'_> as Message<'_>>::parse("events", json) else {
         panic!("not read");
     };
     assert_eq!((&*events.events[0].id, events.events[0].position), ("a", Position(5)));

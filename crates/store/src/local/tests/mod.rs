@@ -105,7 +105,7 @@ impl Drop for Fixture {
 
 fn batch(session: &str, events: Vec<NewEvent>) -> Batch {
     Batch {
-        events,
+        events: events.into(),
         session: session.into(),
         principal: None,
         default_source: "/test".into(),
