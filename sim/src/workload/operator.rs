@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use crate::history::{Scribe, What};
 
-/// Rounds in a row that must find nothing: publishers end a moment after it is calm.
-pub const QUIET_ROUNDS: u32 = 6;
+/// Rounds in a row, half a second apart, that must find nothing. A publisher waits
+/// 3 s for an answer that was lost when it became calm, and then asks once more.
+pub const QUIET_ROUNDS: u32 = 14;
 
 /// True: there was nothing to do.
 ///
