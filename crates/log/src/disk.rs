@@ -191,7 +191,7 @@ impl DiskFile for RealFile {
 
     fn allocate(&self, len: u64) -> io::Result<bool> {
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
-            Err(Errno::OPNOTSUPP) => Ok(false),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
             allocated => Ok(allocated.map(|()| true)?),
         }
     }

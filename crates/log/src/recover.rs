@@ -122,7 +122,9 @@ pub(crate) fn recover(
     if !mend {
         return Ok((found, end));
     }
-    if copying.is_some() {
+    // Whatever it says: a power cut may bring an older word back, and from here on
+    // this is a log of its own.
+    if names.iter().any(|name| name == copying::FILE) {
         disk.remove(copying::FILE).map_err(|e| copying_error("remove", e))?;
     }
     // The process before may have died between making a name and syncing it;

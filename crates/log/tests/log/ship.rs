@@ -49,6 +49,23 @@ fn a_copy_of_another_history_is_refused_wherever_its_batches_end() {
     }
 }
 
+/// A mark that was taken back, but not durably, came back with a power cut: what the
+/// copy had acknowledged behind it since, as a log of its own, proved nothing any more.
+#[test]
+fn a_copy_that_was_opened_as_a_log_is_no_copy_any_more() {
+    let copy = SimDisk::default();
+    ship(&log(30, 3), &copy).unwrap();
+    assert!(copy.file("copying").is_some());
+    let (mut log, ..) = open(&copy).unwrap();
+    for i in 0..3 {
+        append(&mut log, &[vec![i; 100]]).unwrap();
+        log.sync().unwrap();
+    }
+    for seed in 0..20 {
+        assert!(copy.after_power_loss(seed).file("copying").is_none(), "seed {seed}");
+    }
+}
+
 /// What a log of `load` holds in the end, and how much of it was confirmed to be
 /// in `copy`, which is written to now and then, several batches at once.
 fn follow(load: Load, copy: &SimDisk) -> (SimDisk, Vec<Vec<u8>>, u64) {
