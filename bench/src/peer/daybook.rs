@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::Command;
 
 use daybook_model::wire::{
-    self, ClientMessage, Count, Credit, EventOut, PublishOut, Pushed, ServerMessage, Start, Subscribe,
+    self, ClientMessage, Count, Credit, PublishOut, Pushed, ServerMessage, Start, Subscribe,
 };
-use daybook_model::{Code, Filter, Position, Sequence};
+use daybook_model::{Code, DataRef, Filter, NewEventRef, Position, Sequence};
 use uuid::Uuid;
 
 use super::websocket::WebSocket;
@@ -173,13 +173,13 @@ impl Connection for Session {
             PublishOut::write(out, id, |publish| {
                 for (i, fresh) in events.iter().enumerate() {
                     let mut id = Uuid::encode_buffer();
-                    publish.event(&EventOut {
+                    publish.event(&NewEventRef {
                         id: fresh.id.hyphenated().encode_lower(&mut id),
                         kind: KIND,
                         subject: Some(&tip.key),
                         sequence: Some(Sequence(tip.next + i as u64)),
-                        data: Some(&fresh.data),
-                        ..EventOut::default()
+                        data: Some(DataRef::Json(&fresh.data)),
+                        ..NewEventRef::default()
                     });
                 }
             })

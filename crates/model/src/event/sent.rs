@@ -6,7 +6,7 @@ use crate::json::deeper_than;
 use crate::{Invalid, JsonText, Limits, Sequence, Timestamp};
 
 /// As [`NewEvent`], but lent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct NewEventRef<'a> {
     pub id: &'a str,
     pub source: Option<&'a str>,

@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 use super::expected::Expected;
 use super::frame::Message;
 use super::scan::Scan;
-use super::write::{decimal, integer, text};
+use super::write::integer;
 use super::{ServerMessage, read};
-use crate::{Invalid, Position, Sequence, Timestamp};
+use crate::{Invalid, NewEventRef, Position, Sequence, Timestamp};
 
 /// What `data` can become.
 pub trait Payload<'a>: Deserialize<'a> {
@@ -143,46 +143,6 @@ impl<'a, T: Payload<'a>> Message<'a> for Pushed<'a, T> {
     }
 }
 
-/// A [`NewEvent`](crate::NewEvent) in texts that somebody else owns, without
-/// what few events have.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EventOut<'a> {
-    pub id: &'a str,
-    /// The CloudEvents attribute `type`.
-    pub kind: &'a str,
-    pub subject: Option<&'a str>,
-    pub sequence: Option<Sequence>,
-    pub correlationid: Option<&'a str>,
-    pub causationid: Option<&'a str>,
-    /// Well-formed JSON: nobody looks at it here.
-    pub data: Option<&'a str>,
-}
-
-impl EventOut<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        let member = |out: &mut Vec<u8>, name: &str, value: Option<&str>| {
-            if let Some(value) = value {
-                out.extend_from_slice(name.as_bytes());
-                text(out, value);
-            }
-        };
-        member(out, r#"{"specversion":"1.0","id":"#, Some(self.id));
-        member(out, r#","type":"#, Some(self.kind));
-        member(out, r#","subject":"#, self.subject);
-        if let Some(sequence) = self.sequence {
-            out.extend_from_slice(br#","sequence":"#);
-            decimal(out, sequence.0);
-        }
-        member(out, r#","correlationid":"#, self.correlationid);
-        member(out, r#","causationid":"#, self.causationid);
-        if let Some(data) = self.data {
-            out.extend_from_slice(br#","data":"#);
-            out.extend_from_slice(data.as_bytes());
-        }
-        out.push(b'}');
-    }
-}
-
 /// A [`Publish`](super::Publish) in the making, at the end of a frame's buffer.
 pub struct PublishOut<'a> {
     out: &'a mut Vec<u8>,
@@ -199,11 +159,11 @@ impl PublishOut<'_> {
         out.extend_from_slice(b"]}");
     }
 
-    pub fn event(&mut self, event: &EventOut<'_>) {
+    pub fn event(&mut self, event: &NewEventRef<'_>) {
         if !std::mem::take(&mut self.first) {
             self.out.push(b',');
         }
-        event.write(self.out);
+        event.write_json(self.out);
     }
 }
 
@@ -213,7 +173,7 @@ mod tests {
         ClientMessage, Events, Publish, Receipt, Receipted, Shared, Written, messages, write_frame,
     };
     use super::*;
-    use crate::{Data, Event, JsonText, NewEvent};
+    use crate::{Data, DataRef, Event, JsonText, NewEvent};
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Transfer<'a> {
@@ -330,13 +290,13 @@ mod tests {
 
     #[test]
     fn a_publish_is_written_from_borrowed_texts_as_from_owned_ones() {
-        let bare = EventOut { id: "a\"b", kind: "Moved", ..EventOut::default() };
-        let full = EventOut {
+        let bare = NewEventRef { id: "a\"b", kind: "Moved", ..NewEventRef::default() };
+        let full = NewEventRef {
             subject: Some("account/läufer"),
             sequence: Some(Sequence(u64::MAX)),
             correlationid: Some("c"),
             causationid: Some("cause"),
-            data: Some(r#"{ "to":"x" }"#),
+            data: Some(DataRef::Json(r#"{ "to":"x" }"#)),
             ..bare
         };
         let owned = NewEvent {

@@ -13,9 +13,7 @@ mod server;
 pub(crate) mod write;
 
 pub use crate::numbers::{Count, NotDecimal};
-pub use borrowed::{
-    EventIn, EventOut, EventsIn, JsonIn, Payload, PublishOut, Pushed, ReceiptIn, ReceiptedIn,
-};
+pub use borrowed::{EventIn, EventsIn, JsonIn, Payload, PublishOut, Pushed, ReceiptIn, ReceiptedIn};
 pub use client::{
     Ack, ClientMessage, Credit, Edge, Hello, Join, Key, Leave, Mode, Nack, NackAction, Named, Poison,
     Progress, Publish, Read, Start, Subscribe, Unsubscribe,
