@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use daybook_store::local::{LocalStore, Options};
@@ -92,6 +92,41 @@ async fn a_nearly_full_disk_refuses_before_it_is_full_and_resumes_by_itself() {
     assert_eq!(store.checkpoints().await.unwrap().len(), 1);
 }
 
+/// Claiming a segment takes no time: somebody fast ran past the thread that looks.
+#[tokio::test]
+async fn whoever_needs_a_segment_before_anybody_looked_leaves_the_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = Arc::new(AtomicU64::new(100 * MIB));
+    let (begin, begun) = mpsc::channel::<()>();
+    let begun = Mutex::new(begun);
+    let options = Options {
+        reserve_bytes: 10 * MIB,
+        first_segment_bytes: 64 << 10,
+        free_bytes: Some({
+            let free = free.clone();
+            Arc::new(move || {
+                if std::thread::current().name() == Some("preparer") {
+                    let _ = begun.lock().unwrap().recv();
+                }
+                Ok(free.load(Ordering::Relaxed))
+            })
+        }),
+        ..Options::default()
+    };
+    let store = open(dir.path(), options);
+    // Dropped before the store, which waits for that thread.
+    let begin = begin;
+    publish(&store, 0).await.unwrap();
+    free.store(9 * MIB, Ordering::Relaxed);
+    let (taken, reason) = fill(&store, 1, 2_000).await;
+    assert!(reason.contains("nearly full") && reason.contains("9.0 MiB are free"), "{reason}");
+    assert!(!dir.path().join("0000000001.segment").exists());
+    assert_eq!(store.read(all()).await.unwrap().events.len() as u64, taken);
+    free.store(100 * MIB, Ordering::Relaxed);
+    drop(begin);
+    until_taken(&store, taken).await;
+}
+
 #[tokio::test]
 async fn an_index_that_cannot_be_written_ends_publishing_before_memory_grows_without_bound() {
     const RUN: u64 = 16;
@@ -102,7 +137,7 @@ async fn an_index_that_cannot_be_written_ends_publishing_before_memory_grows_wit
     fs::remove_dir_all(&index).unwrap();
     let (taken, reason) = fill(&store, 0, 100 * RUN).await;
     assert!(reason.contains("index"), "{reason}");
-    // One run being written, four behind it, and what was on its way.
+    // One run being written, the next, and what came until the first had failed.
     assert!(taken <= 6 * RUN, "{taken} events were taken");
     assert_eq!(store.read(all()).await.unwrap().events.len() as u64, taken);
     // The log does not need it: not even to be opened.
