@@ -59,7 +59,7 @@ pub enum Pushed<'a, T = JsonIn<'a>> {
 }
 
 /// [`Receipt`](super::Receipt) in its frame.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Deserialize)]
 pub struct ReceiptIn<'a> {
     pub id: u64,
     #[serde(borrow)]
@@ -137,7 +137,10 @@ impl<'a, T: Payload<'a>> Message<'a> for Pushed<'a, T> {
                 let events = EventsIn::expected(op, json).map_or_else(|| read(json), Ok);
                 Some(events.map(Self::Events))
             }
-            "receipt" => Some(read(json).map(Self::Receipt)),
+            "receipt" => {
+                let receipt = ReceiptIn::expected(op, json).map_or_else(|| read(json), Ok);
+                Some(receipt.map(Self::Receipt))
+            }
             _ => ServerMessage::parse(op, json).map(|read| read.map(Self::Other)),
         }
     }

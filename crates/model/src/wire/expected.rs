@@ -10,10 +10,10 @@
 
 use std::borrow::Cow;
 
-use super::borrowed::{EventIn, EventsIn, Payload};
+use super::borrowed::{EventIn, EventsIn, Payload, ReceiptIn, ReceiptedIn};
 use super::client::{ClientMessage, Publish};
 use super::scan::Scan;
-use super::server::{Deliver, Delivery, Events, Page, ServerMessage, Shared};
+use super::server::{Deliver, Delivery, Events, Page, Receipt, Receipted, ServerMessage, Shared};
 use crate::event::Places;
 use crate::{Data, Event, JsonText, NewEvents, Position, Sequence, Timestamp};
 
@@ -33,7 +33,7 @@ impl Expected<'_> for ClientMessage {
         scan.literal(r#"{"op":"publish","id":"#)?;
         let id = scan.integer()?;
         scan.literal(r#","events":"#)?;
-        let each = list(&mut scan, places)?;
+        let each = list(&mut scan, EVENT_BYTES, places)?;
         let delivery = scan.optional(r#","delivery":""#)?.map(Cow::into_owned);
         end(&mut scan)?;
         Some(Publish { id, events: NewEvents::framed(json, each), delivery }.into())
@@ -46,11 +46,22 @@ impl<'a> Expected<'a> for ServerMessage {
         let mut times = Times::default();
         let mut shared = |scan: &mut Scan<'a>| owned(scan, &mut times).map(|event| Shared(event.into()));
         match op {
+            "receipt" => {
+                let ReceiptIn { id, events } = ReceiptIn::expected(op, json)?;
+                let events = events.into_iter().map(|event| Receipted {
+                    id: event.id.into_owned(),
+                    position: event.position,
+                    sequence: event.sequence,
+                    recordedtime: event.recordedtime,
+                    duplicate: event.duplicate,
+                });
+                Some(Receipt { id, events: events.collect() }.into())
+            }
             "events" => {
                 scan.literal(r#"{"op":"events","subscription":"#)?;
                 let subscription = scan.integer()?;
                 scan.literal(r#","events":"#)?;
-                let events = list(&mut scan, shared)?;
+                let events = list(&mut scan, EVENT_BYTES, shared)?;
                 end(&mut scan)?;
                 Some(Events { subscription, events }.into())
             }
@@ -58,7 +69,7 @@ impl<'a> Expected<'a> for ServerMessage {
                 scan.literal(r#"{"op":"page","id":"#)?;
                 let id = scan.integer()?;
                 scan.literal(r#","events":"#)?;
-                let events = list(&mut scan, shared)?;
+                let events = list(&mut scan, EVENT_BYTES, shared)?;
                 let next = if scan.has(r#","next":""#) { Some(Position(scan.decimal()?)) } else { None };
                 end(&mut scan)?;
                 Some(Page { id, events, next }.into())
@@ -67,7 +78,7 @@ impl<'a> Expected<'a> for ServerMessage {
                 scan.literal(r#"{"op":"deliver","subscription":"#)?;
                 let subscription = scan.integer()?;
                 scan.literal(r#","deliveries":"#)?;
-                let deliveries = list(&mut scan, |scan| {
+                let deliveries = list(&mut scan, EVENT_BYTES, |scan| {
                     scan.literal(r#"{"token":""#)?;
                     let token = scan.text()?.into_owned();
                     scan.literal(r#","attempt":"#)?;
@@ -92,10 +103,37 @@ impl<'a, T: Payload<'a>> Expected<'a> for EventsIn<'a, T> {
         scan.literal(r#"{"op":"events","subscription":"#)?;
         let subscription = scan.integer()?;
         scan.literal(r#","events":"#)?;
-        let events = list(&mut scan, |scan| lent(scan, &mut times))?;
+        let events = list(&mut scan, EVENT_BYTES, |scan| lent(scan, &mut times))?;
         end(&mut scan)?;
         Some(Self { subscription, events })
     }
+}
+
+impl<'a> Expected<'a> for ReceiptIn<'a> {
+    fn expected(_op: &str, json: &'a str) -> Option<Self> {
+        let mut scan = Scan::new(json);
+        let mut times = Times::default();
+        scan.literal(r#"{"op":"receipt","id":"#)?;
+        let id = scan.integer()?;
+        scan.literal(r#","events":"#)?;
+        let events = list(&mut scan, RECEIPTED_BYTES, |scan| receipted(scan, &mut times))?;
+        end(&mut scan)?;
+        Some(Self { id, events })
+    }
+}
+
+fn receipted<'a>(scan: &mut Scan<'a>, times: &mut Times<'a>) -> Option<ReceiptedIn<'a>> {
+    scan.literal(r#"{"id":""#)?;
+    let id = scan.text()?;
+    scan.literal(r#","position":""#)?;
+    let position = Position(scan.decimal()?);
+    let sequence = if scan.has(r#","sequence":""#) { Some(Sequence(scan.decimal()?)) } else { None };
+    scan.literal(r#","recordedtime":""#)?;
+    let recordedtime = times.read(scan.text()?)?;
+    scan.literal(r#","duplicate":"#)?;
+    let duplicate = scan.has("true");
+    scan.literal(if duplicate { "}" } else { "false}" })?;
+    Some(ReceiptedIn { id, position, sequence, recordedtime, duplicate })
 }
 
 fn end(scan: &mut Scan<'_>) -> Option<()> {
@@ -103,12 +141,17 @@ fn end(scan: &mut Scan<'_>) -> Option<()> {
     scan.is_over().then_some(())
 }
 
-fn list<'a, T>(scan: &mut Scan<'a>, mut one: impl FnMut(&mut Scan<'a>) -> Option<T>) -> Option<Vec<T>> {
+/// Each has `bytes` as a rule.
+fn list<'a, T>(
+    scan: &mut Scan<'a>,
+    bytes: usize,
+    mut one: impl FnMut(&mut Scan<'a>) -> Option<T>,
+) -> Option<Vec<T>> {
     scan.literal("[")?;
     if scan.has("]") {
         return Some(Vec::new());
     }
-    let mut all = Vec::with_capacity(1 + scan.rest().len() / EVENT_BYTES);
+    let mut all = Vec::with_capacity(1 + scan.rest().len() / bytes);
     loop {
         all.push(one(scan)?);
         if !scan.has(",") {
@@ -119,6 +162,8 @@ fn list<'a, T>(scan: &mut Scan<'a>, mut one: impl FnMut(&mut Scan<'a>) -> Option
 
 /// Of an event on the wire, as a rule.
 const EVENT_BYTES: usize = 400;
+/// Of what a receipt says of one.
+const RECEIPTED_BYTES: usize = 140;
 
 /// Where the members of an event lie that is to be stored.
 fn places(scan: &mut Scan<'_>) -> Option<Places> {

@@ -165,9 +165,22 @@ impl Dice {
         json
     }
 
+    fn receipted(&mut self) -> Vec<Receipted> {
+        let count = self.roll(4);
+        let one = |_| Receipted {
+            id: self.text(),
+            position: Position(self.one(&[0, 10, u64::MAX])),
+            sequence: self.perhaps(|dice| Sequence(dice.one(&[0, 9, 10, u64::MAX]))),
+            recordedtime: self.one(&[Timestamp(0), Timestamp(1_700_000_000_000_001), Timestamp(-5)]),
+            duplicate: self.roll(2) == 0,
+        };
+        (0..count).map(one).collect()
+    }
+
     fn message(&mut self) -> ServerMessage {
         let events: Vec<_> = (0..self.roll(4)).map(|_| Shared(self.event().into())).collect();
-        match self.roll(3) {
+        match self.roll(4) {
+            3 => Receipt { id: self.one(&[0, 7, u64::MAX]), events: self.receipted() }.into(),
             0 => Events { subscription: self.one(&[0, 7, u64::MAX]), events }.into(),
             1 => Page { id: 3, events, next: self.perhaps(|dice| Position(dice.roll(100))) }.into(),
             _ => {
@@ -190,7 +203,8 @@ fn op(message: &ServerMessage) -> &'static str {
         ServerMessage::Events(_) => "events",
         ServerMessage::Page(_) => "page",
         ServerMessage::Deliver(_) => "deliver",
-        other => panic!("no message with events: {other:?}"),
+        ServerMessage::Receipt(_) => "receipt",
+        other => panic!("none that is read here: {other:?}"),
     }
 }
 
@@ -200,6 +214,7 @@ fn by_serde(op: &str, json: &str) -> Option<ServerMessage> {
         "events" => read::<Events>(json).ok().map(Into::into),
         "page" => read::<Page>(json).ok().map(Into::into),
         "deliver" => read::<Deliver>(json).ok().map(Into::into),
+        "receipt" => read::<Receipt>(json).ok().map(Into::into),
         _ => None,
     }
 }
@@ -214,6 +229,11 @@ fn compare(op: &str, json: &str) -> bool {
         && let Some(lent) = EventsIn::<'_>::expected(op, json)
     {
         assert_eq!(read::<EventsIn<'_>>(json).unwrap(), lent, "{json}");
+    }
+    if op == "receipt"
+        && let Some(lent) = ReceiptIn::expected(op, json)
+    {
+        assert_eq!(read::<ReceiptIn<'_>>(json).unwrap(), lent, "{json}");
     }
     expected.is_some()
 }
