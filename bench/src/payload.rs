@@ -21,26 +21,39 @@ pub struct Fresh {
 impl Fresh {
     /// `sent` is since the epoch: what a subscriber compares its clock with.
     pub fn new(sent: Duration) -> Self {
+        Self::after(&head(sent))
+    }
+
+    /// All sent now: what they share is written once.
+    pub fn batch(events: usize) -> Vec<Self> {
+        let head = head(now());
+        (0..events).map(|_| Self::after(&head)).collect()
+    }
+
+    /// With `head` and as much of its id as makes the size right.
+    fn after(head: &str) -> Self {
         let id = Uuid::now_v7();
-        let mut data = format!(
-            r#"{{"from":"account/{}","to":"account/{}","amount":{},"currency":"EUR","sent":{},"memo":""#,
-            sent.subsec_nanos() % 9_973,
-            sent.subsec_nanos() % 7_919,
-            sent.subsec_micros(),
-            sent.as_nanos() as u64,
-        );
-        let text = id.simple().to_string();
+        let mut text = Uuid::encode_buffer();
+        let text = id.simple().encode_lower(&mut text);
+        let mut data = String::with_capacity(BYTES);
+        data.push_str(head);
         while data.len() < BYTES - 2 {
             data.push_str(&text[..text.len().min(BYTES - 2 - data.len())]);
         }
         data.push_str("\"}");
         Self { id, data }
     }
+}
 
-    pub fn batch(events: usize) -> Vec<Self> {
-        let now = now();
-        (0..events).map(|_| Self::new(now)).collect()
-    }
+/// `data` up to the text of its memo.
+fn head(sent: Duration) -> String {
+    format!(
+        r#"{{"from":"account/{}","to":"account/{}","amount":{},"currency":"EUR","sent":{},"memo":""#,
+        sent.subsec_nanos() % 9_973,
+        sent.subsec_nanos() % 7_919,
+        sent.subsec_micros(),
+        sent.as_nanos() as u64,
+    )
 }
 
 /// `data`, parsed as a consumer would.

@@ -8,6 +8,8 @@ use super::lines::Lines;
 pub struct WebSocket {
     lines: Lines,
     mask: [u8; 4],
+    /// Bytes of the last frame's header.
+    header: usize,
 }
 
 impl WebSocket {
@@ -28,7 +30,7 @@ impl WebSocket {
             }
             lines.take(end + 4);
             let mask = uuid::Uuid::new_v4().into_bytes();
-            return Ok(Self { lines, mask: [mask[0], mask[1], mask[2], mask[3]] });
+            return Ok(Self { lines, mask: [mask[0], mask[1], mask[2], mask[3]], header: 0 });
         }
     }
 
@@ -38,14 +40,15 @@ impl WebSocket {
     }
 
     fn queue_frame(&mut self, opcode: u8, write: impl FnOnce(&mut Vec<u8>)) {
-        // The length comes first but is known last: the longest header, then cut.
-        const HEADER: usize = 14;
+        // The length comes first but is known last: room for a header like the
+        // last one's, and the body moved only if that was wrong.
+        let room = self.header;
         let out = &mut self.lines.out;
         let start = out.len();
-        out.resize(start + HEADER, 0);
+        out.resize(start + room, 0);
         write(out);
-        let length = out.len() - start - HEADER;
-        let mut header = Vec::with_capacity(HEADER);
+        let length = out.len() - start - room;
+        let mut header = Vec::with_capacity(14);
         header.push(FINAL | opcode);
         match length {
             0..=125 => header.push(MASKED | length as u8),
@@ -60,13 +63,14 @@ impl WebSocket {
         }
         header.extend_from_slice(&self.mask);
         let mask = u32::from_ne_bytes(self.mask);
-        let mut words = out[start + HEADER..].chunks_exact_mut(4);
+        let mut words = out[start + room..].chunks_exact_mut(4);
         for word in words.by_ref() {
             let masked = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]) ^ mask;
             word.copy_from_slice(&masked.to_ne_bytes());
         }
         words.into_remainder().iter_mut().zip(self.mask).for_each(|(byte, mask)| *byte ^= mask);
-        out.splice(start..start + HEADER, header);
+        self.header = header.len();
+        out.splice(start..start + room, header);
     }
 
     pub async fn flush(&mut self) -> Result<()> {
