@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::small_disk::SmallDisk;
 use crate::{DAYBOOK, Serve, line, run};
 
 fn lines(from: usize, count: usize) -> String {
@@ -201,22 +202,9 @@ fn a_copy_that_is_taken_away_is_waited_for_and_never_begun_anew_beside_it() {
 #[test]
 fn a_full_disk_of_the_copy_is_told_and_the_copy_goes_on_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let (data, disk) = (dir.path().join("data"), dir.path().join("disk"));
-    std::fs::create_dir(&disk).unwrap();
-    let mount = |args: &[&str]| Command::new("mount").args(args).arg(&disk).output().unwrap();
-    let mounted = mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
-    if !mounted.status.success() {
-        eprintln!("not run: a tmpfs cannot be mounted here ({mounted:?})");
-        return;
-    }
-    struct Unmount<'a>(&'a Path);
-    impl Drop for Unmount<'_> {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("-l").arg(self.0).status();
-        }
-    }
-    let _unmount = Unmount(&disk);
-    let copy = disk.join("copy");
+    let data = dir.path().join("data");
+    let Some(disk) = SmallDisk::mount(dir.path().join("disk")) else { return };
+    let copy = disk.path().join("copy");
     let serve = Serve::start(&data);
     let large =
         |from: usize| lines(from, 400).replace("\"n\":1", &format!("\"n\":\"{}\"", "x".repeat(4_000)));
@@ -224,12 +212,12 @@ fn a_full_disk_of_the_copy_is_told_and_the_copy_goes_on_when_there_is_room() {
     let mut follower = Follower::start(&data, &copy, &serve.bus);
     let told = follower.until(|told| told["state"] == "retrying" && told["lag_events"] != "0");
     assert!(told["reason"].as_str().unwrap().contains("space"), "{told}");
-    assert!(mount(&["-o", "remount,size=64m"]).status.success());
+    disk.enlarge();
     follower.until(|told| told["copied"] == "400" && told["state"] == "following");
     drop(follower);
     assert_eq!(run(&["verify", "--data", copy.to_str().unwrap()], "").lines()[0]["events"], "400");
     // From a disk that nobody may write to it is still verified and restored.
-    assert!(mount(&["-o", "remount,ro"]).status.success());
+    disk.forbid_writing();
     assert_eq!(run(&["verify", "--data", copy.to_str().unwrap()], "").lines()[0]["events"], "400");
     let restored = dir.path().join("restored");
     assert_eq!(run(&["restore", copy.to_str().unwrap(), restored.to_str().unwrap()], "").code, 0);

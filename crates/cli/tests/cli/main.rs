@@ -11,6 +11,7 @@ mod refusals;
 mod script_tests;
 mod services;
 mod signals;
+mod small_disk;
 mod transfer;
 mod verify;
 

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::small_disk::SmallDisk;
 use crate::{DAYBOOK, Ran, Serve, line};
 
 /// Posts JSON that does not fit into a line.
@@ -121,6 +122,31 @@ fn an_interrupted_export_goes_on_behind_its_last_whole_line() {
     }
     let some = serve.run(&["export", "--from", "10", "--until", "12"], "").stdout;
     assert_eq!(some, whole.lines().skip(10).take(2).map(|line| format!("{line}\n")).collect::<String>());
+}
+
+#[test]
+fn an_export_to_a_full_disk_names_the_file_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path().join("disk")) else { return };
+    let file = disk.path().join("file");
+    let text = file.to_str().unwrap();
+    let serve = Serve::start(&dir.path().join("data"));
+    let events: String = (0..400).map(|i| line(&format!("e{i}"), "k", None)).collect();
+    let events = events.replace("\"n\":1", &format!("\"n\":\"{}\"", "x".repeat(4_000)));
+    assert_eq!(serve.run(&["publish"], &events).code, 0);
+    // Again is no cure, and changes nothing.
+    for args in [&["export", text][..], &["export", text, "--resume"]] {
+        let full = serve.run(args, "");
+        assert_eq!(full.code, 1, "{}", full.stderr);
+        for told in ["No space left", text, &format!("go on with: daybook export {text} --resume")] {
+            assert!(full.stderr.contains(told), "{told} is not in: {}", full.stderr);
+        }
+    }
+    disk.enlarge();
+    let resumed = serve.run(&["export", text, "--resume"], "");
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    assert!(!resumed.stderr.contains("400 events"), "it began anew: {}", resumed.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), serve.run(&["export"], "").stdout);
 }
 
 #[test]
