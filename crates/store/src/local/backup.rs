@@ -3,7 +3,8 @@
 //! # Promises
 //! What arrived opens as a store. A group's checkpoint is never ahead of the
 //! copied log: it is read before the log's durable head is asked for, and
-//! written after everything below that head.
+//! written after everything below that head. It is never older than what was
+//! confirmed before it was read.
 //!
 //! # Not here
 //! The index: it is made from the log when the copy is opened.
@@ -55,14 +56,9 @@ impl Backup {
     pub fn checkpoints(&self) -> Result<Checkpoints, OpenError> {
         let disk = RealDisk::read_only(&self.source.join("groups"));
         let mut tries = 1..TRIES;
-        loop {
-            // Of two files read while both are written, one after the other, neither
-            // may be whole. Later one is, unless it is damage.
-            match checkpoints::whole_files(&disk, self.shipper.id()) {
-                Err(OpenError::Damaged { .. }) if tries.next().is_some() => std::thread::sleep(PAUSE),
-                found => return found.map(Checkpoints),
-            }
-        }
+        let again = || tries.next().inspect(|_| std::thread::sleep(PAUSE)).is_some();
+        checkpoints::confirmed_files(|| checkpoints::whole_files(&disk, self.shipper.id()), again)
+            .map(Checkpoints)
     }
 
     /// Then: a segment of the log up to `durable`, asked for after the checkpoints

@@ -213,9 +213,9 @@ fn claim(file: &dyn DiskFile, bytes: usize) -> io::Result<()> {
 fn read(disk: &dyn Disk, log: LogId) -> Result<(HashMap<String, Found>, u32), OpenError> {
     let mut found: HashMap<String, Found> = HashMap::new();
     let mut next_number = 0;
-    for_each_file(disk, log, |_, number, whole| {
+    for_each_file(disk, log, |_, number, content| {
         next_number = next_number.max(number.saturating_add(1));
-        let Some((Whole { group, counter, state }, _)) = whole else { return };
+        let Content::Whole(Whole { group, counter, state }, _) = content else { return };
         if found.get(&group).is_none_or(|known| known.slot.counter < counter) {
             found.insert(group, Found { slot: Slot { number, counter }, state });
         }
@@ -223,22 +223,60 @@ fn read(disk: &dyn Disk, log: LogId) -> Result<(HashMap<String, Found>, u32), Op
     Ok((found, next_number))
 }
 
-/// Name and bytes of each file that is whole: for a copy, and to see whether all is well.
-pub(super) fn whole_files(disk: &dyn Disk, log: LogId) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
-    let mut files = Vec::new();
-    for_each_file(disk, log, |name, _, whole| {
-        if let Some((_, bytes)) = whole {
-            files.push((name.to_owned(), bytes));
-        }
+/// What [`whole_files`] finds.
+pub(super) struct Files {
+    /// Name and bytes of each file that is whole.
+    pub whole: Vec<(String, Vec<u8>)>,
+    /// Some file is neither whole nor empty: cut off by a crash, or being written.
+    pub torn: bool,
+}
+
+/// For a copy, and to see whether all is well.
+pub(super) fn whole_files(disk: &dyn Disk, log: LogId) -> Result<Files, OpenError> {
+    let mut files = Files { whole: Vec::new(), torn: false };
+    for_each_file(disk, log, |name, _, content| match content {
+        Content::Whole(_, bytes) => files.whole.push((name.to_owned(), bytes)),
+        Content::Torn => files.torn = true,
+        Content::Empty => {}
     })?;
     Ok(files)
 }
 
-/// Hands over each file's name, number and, if it is whole, what it says and its bytes.
+/// The whole files that `read` finds while somebody writes, so that what was
+/// confirmed before is among them. One file is read after the other: the newest may
+/// have been the one not read yet, and be torn by the next but one save when it is.
+/// So what was found beside a torn file counts only once it is found again: then
+/// nothing had changed while that one was read. `again` is asked before each further try.
+pub(super) fn confirmed_files(
+    mut read: impl FnMut() -> Result<Files, OpenError>,
+    mut again: impl FnMut() -> bool,
+) -> Result<Vec<(String, Vec<u8>)>, OpenError> {
+    let mut before = None;
+    loop {
+        match read() {
+            Err(OpenError::Damaged { .. }) if again() => before = None,
+            Ok(Files { whole, torn: true }) if before.as_ref() != Some(&whole) && again() => {
+                before = Some(whole);
+            }
+            found => return found.map(|files| files.whole),
+        }
+    }
+}
+
+/// What a file holds.
+enum Content {
+    /// What it says, and its bytes.
+    Whole(Whole, Vec<u8>),
+    Torn,
+    /// Space, claimed for a save to come.
+    Empty,
+}
+
+/// Hands over each file's name, number and content.
 fn for_each_file(
     disk: &dyn Disk,
     log: LogId,
-    mut each: impl FnMut(&str, u32, Option<(Whole, Vec<u8>)>),
+    mut each: impl FnMut(&str, u32, Content),
 ) -> Result<(), OpenError> {
     let io = |what, name: &str, source| OpenError::Io { what, path: disk.path(name), source };
     let mut broken_before: Option<(u32, String)> = None;
@@ -249,10 +287,11 @@ fn for_each_file(
         let Ok(number) = number.parse::<u32>() else { continue };
         let bytes = bytes_of(disk, &name).map_err(|e| io("read", &name, e))?;
         let Some((owner, group, counter, state)) = decode(&bytes) else {
-            each(&name, number, None);
             if bytes.iter().all(|byte| *byte == 0) {
+                each(&name, number, Content::Empty);
                 continue;
             }
+            each(&name, number, Content::Torn);
             // The other one is whole before this one is written.
             if let Some((_, twin)) = broken_before.filter(|(before, _)| *before == number) {
                 let reason = format!(
@@ -267,7 +306,7 @@ fn for_each_file(
             let reason = "the checkpoint belongs to another log".into();
             return Err(OpenError::NotALog { path: disk.path(&name), reason });
         }
-        each(&name, number, Some((Whole { group, counter, state }, bytes)));
+        each(&name, number, Content::Whole(Whole { group, counter, state }, bytes));
     }
     Ok(())
 }
@@ -348,6 +387,88 @@ mod tests {
         flip(&disk, "000000.b");
         let refused = loaded(&disk).unwrap_err().to_string();
         assert!(refused.contains("000000.b") && refused.contains("000000.a"), "{refused}");
+    }
+
+    const FILES: [&str; 2] = ["000000.a", "000000.b"];
+
+    /// Both files of a group at some moment, what was confirmed by then and what was begun.
+    #[derive(Clone, Default)]
+    struct Moment {
+        files: [Option<Vec<u8>>; 2],
+        confirmed: u64,
+        begun: u64,
+    }
+
+    fn state(number: u64) -> Vec<u8> {
+        b"state".repeat(12 * number as usize)
+    }
+
+    /// Moments of six saves: before, between and behind each few bytes that are written.
+    fn moments() -> Vec<Moment> {
+        const PIECE: usize = 64;
+        let disk = SimDisk::default();
+        let mut writer = writer(&disk);
+        let (mut now, mut moments) = (Moment::default(), vec![Moment::default()]);
+        for number in 1..=6 {
+            now.begun = number;
+            writer.save("g", &state(number)).unwrap();
+            // The one that is written, then the other: claimed by a group's first save.
+            for at in [number % 2, (number + 1) % 2] {
+                let new = disk.file(FILES[at as usize]).unwrap();
+                now.files[at as usize].get_or_insert_default().resize(new.len(), 0);
+                for begin in (0..new.len()).step_by(PIECE) {
+                    let piece = begin..new.len().min(begin + PIECE);
+                    let torn = now.files[at as usize].as_mut().expect("made above");
+                    if torn[piece.clone()] != new[piece.clone()] {
+                        torn[piece.clone()].copy_from_slice(&new[piece]);
+                        moments.push(now.clone());
+                    }
+                }
+            }
+            now.confirmed = number;
+            moments.push(now.clone());
+        }
+        moments
+    }
+
+    /// A copy reads one file after the other, at any two moments. It once had an older
+    /// checkpoint than was confirmed before, or none.
+    #[test]
+    fn a_copy_made_while_checkpoints_are_written_has_what_was_confirmed_before() {
+        let moments = moments();
+        let read = |first: &Moment, second: &Moment| {
+            let source = SimDisk::default();
+            for (name, bytes) in FILES.iter().zip([&first.files[0], &second.files[1]]) {
+                bytes.iter().for_each(|bytes| source.put(name, bytes.clone()));
+            }
+            whole_files(&source, LOG)
+        };
+        let (mut none, mut older, mut torn, mut unreadable) = (0, 0, 0, 0);
+        for (first, then) in moments.iter().enumerate() {
+            for (second, later) in moments.iter().enumerate().skip(first) {
+                match read(then, later) {
+                    Ok(files) => torn += usize::from(files.torn),
+                    Err(_) => unreadable += 1,
+                }
+                // If that is no answer, it reads again, and nobody writes any more.
+                for last in &moments[second..] {
+                    let context = format!("{first}, {second}, {} of {}", last.confirmed, last.begun);
+                    let mut reads = [read(then, later)].into_iter();
+                    let files = confirmed_files(|| reads.next().unwrap_or_else(|| read(last, last)), || true);
+                    let copy = SimDisk::default();
+                    for (name, bytes) in files.unwrap_or_else(|error| panic!("{context}: {error}")) {
+                        copy.put(&name, bytes);
+                    }
+                    let found = loaded(&copy).unwrap().pop().map(|(_, state)| state).unwrap_or_default();
+                    let number = (then.confirmed..=last.begun).find(|number| found == state(*number));
+                    assert!(number.is_some(), "{context}: {} bytes", found.len());
+                    none += usize::from(number == Some(0));
+                    older += usize::from(number < Some(last.confirmed));
+                }
+            }
+        }
+        let met = [none, older, torn, unreadable];
+        assert!(met.iter().all(|times| *times > 0), "never met: {met:?}");
     }
 
     #[test]
