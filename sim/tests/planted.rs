@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
 
 /// What a seed of the whole system can see. Mistakes of the machine that only
-/// show in its own bookkeeping are found by its walk (`crates/bus/tests/walk.rs`).
+/// show in its own bookkeeping are found by its walk (`crates/bus/tests/bus/walk.rs`).
 const MISTAKES: [&str; 22] = [
     "AnsweredBeforeDurable",
     "ReadBeforeDurable",

@@ -10,11 +10,9 @@
 //! input by input. `DAYBOOK_SEED=…` walks one seed, `DAYBOOK_WALKS=…` so many:
 //! 500 make a million steps.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Got, World, join};
+use crate::common::{Got, World, join};
 use daybook_bus::{Bug, Input, MemberId, ReplyId, Settings, Token, plant};
 use daybook_model::wire::{self, Mode, NackAction, Poison};
 

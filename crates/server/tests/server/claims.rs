@@ -1,8 +1,6 @@
 //! What a group's claims hold against over the wire: processes that pause, die and
 //! fall silent, handlers that are repeated, readers that rebuild meanwhile.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! Acks, retries, poison, deadlines, fences, restarts.
 
-mod common;
-
-use common::{World, join};
+use crate::common::{World, join};
 use daybook_bus::{Input, MemberId, Options, Settings, Token};
 use daybook_model::wire::{self, NackAction, Poison};
 
@@ -563,12 +561,12 @@ fn a_stuck_event_does_not_make_a_restart_read_everything_again() {
 
 #[test]
 fn a_changed_filter_is_taken_only_while_nobody_is_there_and_nothing_is_lost() {
-    let mut world = World::with(common::types(&["T"]), Settings::default());
+    let mut world = World::with(crate::common::types(&["T"]), Settings::default());
     world.join(1);
     world.publish(&["a", "b"]);
     let got = world.take();
     world.ack(&got[1]);
-    let other = common::types(&["T", "U"]);
+    let other = crate::common::types(&["T", "U"]);
     let daybook_bus::Amendable::No(invalid) = world.group.may_amend(&other) else {
         panic!("taken beside a member")
     };

@@ -1,8 +1,6 @@
 //! `/metrics` read by a parser that forgives nothing: the text format 0.0.4 of
 //! Prometheus, and its rules for names.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use daybook_client::{Client, Join};

@@ -1,10 +1,8 @@
 //! Restarts under load, slots that move, odd keys, many keys.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{Got, World, event, join};
+use crate::common::{Got, World, event, join};
 use daybook_bus::{Effect, Group, Input, MemberId, Millis, Settings};
 use daybook_model::Position;
 use daybook_model::wire::NackAction;

@@ -1,7 +1,5 @@
 //! The WebSocket protocol over a real socket, with a client that sends what it likes.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use daybook_server::{Config, Server};

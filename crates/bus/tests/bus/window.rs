@@ -1,9 +1,7 @@
 //! A member that asks for a window holds several events of one key, and goes
 //! back when one of them fails.
 
-mod common;
-
-use common::{Got, World, join};
+use crate::common::{Got, World, join};
 use daybook_bus::{Input, KeyState, MemberId, ReplyId};
 use daybook_model::wire::{self, NackAction};
 
@@ -191,7 +189,7 @@ fn credit_bounds_a_window_in_events_and_in_bytes() {
     assert_eq!(world.positions(), [0, 1]);
 
     let mut world = World::new();
-    let weight = common::event(0, Some("a"), "T").weight();
+    let weight = crate::common::event(0, Some("a"), "T").weight();
     world.step(Input::Join {
         member: MemberId(1),
         instance: "i1".into(),

@@ -1,8 +1,6 @@
 //! RFC 6455 over a real socket: the handshake, pings, goodbyes, and clients that
 //! break the rules. What a frame may look like is tested where it is read.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use daybook_server::{Config, Server};

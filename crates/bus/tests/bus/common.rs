@@ -1,12 +1,10 @@
 //! A group with a log, a clock and a disk that the test holds in its hands.
 
-#![allow(dead_code)] // Each test binary uses its own part.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use daybook_bus::{
-    BarrierId, Checkpoint, Effect, Group, Input, LaneKey, MemberId, Millis, Options, ReplyId, Settings, Token,
+    BarrierId, Checkpoint, Effect, Group, Input, MemberId, Millis, Options, ReplyId, Settings, Token,
 };
 use daybook_model::wire::{self, Count, NackAction};
 use daybook_model::{Event, Filter, Position, Timestamp};
@@ -341,11 +339,6 @@ impl World {
         let key = self.group.find_parked(subject).expect("the key is parked");
         self.step(Input::Skip(key));
     }
-}
-
-/// Subjects that live in different slots, so that routing shows.
-pub fn text(subject: &str) -> LaneKey {
-    LaneKey::Text(subject.into())
 }
 
 pub fn types(list: &[&str]) -> wire::Join {

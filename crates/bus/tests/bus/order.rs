@@ -1,8 +1,6 @@
 //! Order and stickiness: who gets a key, and what waits for what.
 
-mod common;
-
-use common::{World, join};
+use crate::common::{World, join};
 use daybook_model::wire::{self, NackAction};
 
 #[test]
@@ -291,7 +289,7 @@ fn reserved_types_come_only_to_who_names_them_exactly() {
         (Some("daybook.*"), vec![]),
         (Some("daybook.parked"), vec![1]),
     ] {
-        let options = filter.map_or_else(join, |filter| common::types(&[filter]));
+        let options = filter.map_or_else(join, |filter| crate::common::types(&[filter]));
         let mut world = World::with(options, Default::default());
         world.join(1);
         world.publish_typed("T", "a");

@@ -1,7 +1,5 @@
 //! The HTTP table of protocol.md, by a client that knows only that page.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use daybook_server::{Config, Server};

@@ -1,7 +1,5 @@
 //! Groups through the SDK and HTTP: operations, records, following what is settled.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use daybook_client::model::wire::{NackAction, Start};

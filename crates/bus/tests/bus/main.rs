@@ -1,0 +1,8 @@
+//! The group machine in a world of its own: its cases by name, and a random walk.
+
+mod common;
+mod failure;
+mod lifecycle;
+mod order;
+mod walk;
+mod window;
