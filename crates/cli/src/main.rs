@@ -77,11 +77,7 @@ fn main() -> std::process::ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(is_terminal)
         .init();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Command::Serve(commands::serve::Args { workers: Some(workers), .. }) = &cli.command {
-        runtime.worker_threads(workers.get());
-    }
-    let runtime = match runtime.enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::failed(format!("cannot start: {error}")).report(),
     };

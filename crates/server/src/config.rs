@@ -14,6 +14,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Nothing is written; of a damaged log what lies before the damage is served.
     pub read_only: bool,
+    /// Threads that sessions stay on, each its share of them. 0: sessions run on
+    /// the runtime that the server was started on.
+    pub session_threads: usize,
     pub limits: Limits,
     pub store: daybook_store::local::Options,
     /// How often the server pings; three unanswered end the connection.
@@ -30,6 +33,7 @@ impl Config {
             data: data.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
             read_only: false,
+            session_threads: 0,
             limits: Limits::default(),
             store: Default::default(),
             heartbeat: Duration::from_secs(10),

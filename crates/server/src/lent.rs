@@ -1,27 +1,36 @@
-//! The runtime's threads, lent to the store: what a connection's task has just
-//! taken in is written and answered on the same thread.
+//! Threads lent to the store: what a session has just taken in is written and
+//! answered on the same thread. Its lane is lent, or one of the runtime's.
 //!
 //! A task is called when there is something to write. It lets the tasks that
 //! are ready go first, so that what they take in comes along, and then writes.
 //! Where writers contend it does not: what they take in would be refused, and
 //! the first has its answer the sooner. Nor does it after a write for a single
 //! request: a lone publish waits for nobody.
-//! The thread it runs on does nothing else meanwhile: there must be others.
+//! The thread it runs on does nothing else meanwhile: of a runtime's threads
+//! there must be others.
 
 use daybook_store::{Call, Chore, EventStore, Lender};
 use std::sync::Arc;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
+use crate::lanes::{self, Lanes};
+
 struct Lent {
     /// Room for one call: a second would be for the same work.
-    calls: mpsc::Sender<Call>,
+    lanes: Vec<mpsc::Sender<Call>>,
+    /// For what comes from elsewhere; none if the runtime can spare no thread.
+    others: Option<mpsc::Sender<Call>>,
     runtime: Handle,
 }
 
 impl Lender for Lent {
+    /// Whoever brings the work does it.
     fn call(&self, call: Call) {
-        let _ = self.calls.try_send(call);
+        let here = lanes::here().and_then(|lane| self.lanes.get(lane));
+        if let Some(calls) = here.or(self.others.as_ref()).or(self.lanes.first()) {
+            let _ = calls.try_send(call);
+        }
     }
 
     /// Of the runtime's threads one listens to the sockets, and that may be the
@@ -31,15 +40,23 @@ impl Lender for Lent {
     }
 }
 
-/// Lends if the runtime can spare a thread.
-pub(crate) fn lend(store: &dyn EventStore) {
+pub(crate) fn lend(store: &dyn EventStore, lanes: &Lanes) {
     let runtime = Handle::current();
-    if runtime.runtime_flavor() != RuntimeFlavor::MultiThread || runtime.metrics().num_workers() < 2 {
+    let can_spare =
+        runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1;
+    let channels = lanes.all().iter().map(|_| mpsc::channel(1));
+    let (senders, called): (Vec<_>, Vec<_>) = channels.unzip();
+    let (others, others_called) = can_spare.then(|| mpsc::channel(1)).unzip();
+    if senders.is_empty() && others.is_none() {
         return;
     }
-    let (calls, called) = mpsc::channel(1);
-    if let Some(chore) = store.borrow_threads(Arc::new(Lent { calls, runtime })) {
-        tokio::spawn(work(chore, called));
+    let lent = Lent { lanes: senders, others, runtime: runtime.clone() };
+    let Some(chore) = store.borrow_threads(Arc::new(lent)) else { return };
+    for (lane, called) in lanes.all().iter().zip(called) {
+        lane.spawn(work(chore.clone(), called));
+    }
+    if let Some(called) = others_called {
+        runtime.spawn(work(chore, called));
     }
 }
 

@@ -14,6 +14,7 @@ mod config;
 mod error;
 mod groups;
 mod http;
+mod lanes;
 mod lent;
 #[cfg(feature = "planted")]
 pub mod planted;

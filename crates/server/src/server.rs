@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::groups::Groups;
+use crate::lanes::Lanes;
 use crate::state::{Metrics, Shared};
 use crate::{Config, http, lent, ws};
 
@@ -28,6 +29,8 @@ pub enum StartError {
     Store { data: PathBuf, source: daybook_store::local::OpenError },
     #[error("cannot restore the groups: {0}")]
     Groups(String),
+    #[error("cannot start {threads} threads for sessions: {source}")]
+    Threads { threads: usize, source: io::Error },
 }
 
 fn in_use_advice(error: &io::Error) -> &'static str {
@@ -87,18 +90,21 @@ pub async fn start_on(
     let address =
         listener.local_addr().map_err(|source| StartError::Listen { address: config.listen, source })?;
     let groups = Groups::open(store.clone(), &config).await.map_err(|e| StartError::Groups(e.to_string()))?;
+    let threads = config.session_threads;
+    let lanes = Lanes::start(threads).map_err(|source| StartError::Threads { threads, source })?;
     let (shutdown, on_shutdown) = watch::channel(false);
     let (alive, sessions) = mpsc::channel(1);
     let shared = Arc::new(Shared {
         store,
         groups,
+        lanes,
         config,
         node: uuid::Uuid::now_v7().to_string(),
         metrics: Metrics::default(),
         shutdown: on_shutdown.clone(),
         alive,
     });
-    lent::lend(&*shared.store);
+    lent::lend(&*shared.store, &shared.lanes);
     let app: Router =
         Router::new().route("/v1/ws", get(ws::upgrade)).merge(http::router()).with_state(shared.clone());
     let mut stop = on_shutdown;
@@ -142,6 +148,7 @@ impl Server {
         shutdown.send_replace(true);
         let timeout = shared.config.drain_timeout;
         let (store, groups) = (shared.store.clone(), shared.groups.clone());
+        let left = Arc::downgrade(&shared);
         drop(shared);
         if tokio::time::timeout(timeout, &mut accepting).await.is_err() {
             accepting.abort();
@@ -152,5 +159,8 @@ impl Server {
         }
         groups.close().await;
         store.close().await;
+        if let Some(shared) = left.upgrade() {
+            shared.lanes.stop();
+        }
     }
 }

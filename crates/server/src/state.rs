@@ -8,10 +8,12 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Config;
 use crate::groups::Groups;
+use crate::lanes::Lanes;
 
 pub(crate) struct Shared {
     pub store: Arc<dyn EventStore>,
     pub groups: Groups,
+    pub lanes: Lanes,
     pub config: Config,
     /// Names this process in `welcome`.
     pub node: String,

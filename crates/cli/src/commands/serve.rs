@@ -27,9 +27,9 @@ pub struct Args {
     /// than this and the next segment's size, publishes are refused. Default 32.
     #[arg(long, env = "DAYBOOK_RESERVE_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(..1 << 40))]
     reserve_mib: Option<u64>,
-    /// Threads that serve connections; by default one for each core.
+    /// Threads that serve WebSocket connections; by default one for each core but one.
     #[arg(long, env = "DAYBOOK_WORKERS", value_name = "THREADS")]
-    pub workers: Option<NonZeroUsize>,
+    workers: Option<NonZeroUsize>,
 }
 
 /// Says how far the making of the index is, when it has to be made again.
@@ -46,6 +46,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut config = daybook_server::Config::new(args.data).listen(args.listen);
     config.store.progress = Some(indexing());
     config.read_only = args.read_only;
+    config.session_threads = args.workers.map_or_else(workers, NonZeroUsize::get);
     if let Some(mebibytes) = args.reserve_mib {
         config.store.reserve_bytes = mebibytes << 20;
     }
@@ -60,6 +61,12 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         None => Ok(()),
         Some(reason) => Err(Failure::failed(format!("the log failed and takes no more: {reason}"))),
     }
+}
+
+/// A core is left for groups, HTTP, the index and the kernel's part of the network.
+fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    cores.saturating_sub(1).max(1)
 }
 
 fn failure(error: StartError) -> Failure {

@@ -58,6 +58,8 @@ struct Inner {
     /// Part of every token.
     run: u64,
     last_group: AtomicU64,
+    /// Where groups run: they outlive the session that makes them, and its lane.
+    runtime: tokio::runtime::Handle,
     open: RwLock<BTreeMap<Arc<str>, Handle>>,
     /// Held while a group is made: two first members must not make two groups.
     making: Mutex<()>,
@@ -110,6 +112,7 @@ impl Groups {
             settings,
             run: tokens::new_run(),
             last_group: AtomicU64::new(0),
+            runtime: tokio::runtime::Handle::current(),
             open: RwLock::default(),
             making: Mutex::default(),
             closing: AtomicBool::new(false),
@@ -353,7 +356,7 @@ impl Groups {
             watchers: Vec::new(),
             closing: None,
         };
-        tokio::spawn(task.run(inbox, head));
+        self.0.runtime.spawn(task.run(inbox, head));
         let handle = Handle { commands, claims, issuer };
         self.0.open.write().unwrap_or_else(PoisonError::into_inner).insert(name, handle.clone());
         handle

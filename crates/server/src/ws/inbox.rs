@@ -2,18 +2,18 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, ReadHalf};
+use tokio::io::AsyncReadExt;
 
 use super::frame::{Bad, Frame, Frames};
-use super::upgrade::Socket;
+use super::socket::Reader;
 
 pub(super) struct Inbox {
-    half: ReadHalf<Socket>,
+    half: Reader,
     frames: Frames,
 }
 
 impl Inbox {
-    pub fn new(half: ReadHalf<Socket>, frame_bytes: usize) -> Self {
+    pub fn new(half: Reader, frame_bytes: usize) -> Self {
         Self { half, frames: Frames::new(frame_bytes) }
     }
 

@@ -14,6 +14,7 @@ mod outbox;
 mod outgoing;
 mod session;
 mod settled;
+mod socket;
 mod subscription;
 mod upgrade;
 

@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use daybook_model::wire::write_frame;
 use futures_util::stream::{FuturesUnordered, SelectAll};
 use futures_util::{FutureExt, StreamExt};
-use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::io::AsyncWriteExt;
 
 use super::frame::{self, Opcode};
 use super::jobs::{Answer, Job, Jobs, Pushes};
 use super::outgoing::Outgoing;
-use super::upgrade::Socket;
+use super::socket::Writer;
 
 /// Messages of one frame, so that one huge frame does not delay the next answer.
 const FRAME_MESSAGES: usize = 256;
@@ -25,7 +25,7 @@ const FRAME_BYTES: usize = 64 << 10;
 const KEPT_BYTES: usize = 16 << 10;
 
 pub(super) struct Outbox {
-    half: WriteHalf<Socket>,
+    half: Writer,
     jobs: Jobs,
     answers: FuturesUnordered<Answer>,
     streams: SelectAll<Pushes>,
@@ -38,7 +38,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(half: WriteHalf<Socket>, jobs: Jobs) -> Self {
+    pub fn new(half: Writer, jobs: Jobs) -> Self {
         let (answers, streams) = (FuturesUnordered::new(), SelectAll::new());
         let (batch, out) = Default::default();
         Self { half, jobs, answers, streams, closing: None, batch, out, sent: 0 }

@@ -21,8 +21,8 @@ use super::inflight::{Inflight, Permit};
 use super::jobs::{JOBS, Job, Jobs};
 use super::members::Members;
 use super::outbox::Outbox;
+use super::socket::Socket;
 use super::subscription::{self, Subscriptions};
-use super::upgrade::Socket;
 use crate::error::append_problem;
 use crate::groups::Member;
 use crate::publish::{self, Publisher};
@@ -48,7 +48,8 @@ enum End {
 
 pub(super) async fn run(shared: Arc<Shared>, socket: Socket) {
     let _alive = shared.alive.clone();
-    let (from_client, to_client) = tokio::io::split(socket);
+    // An error: the socket is gone.
+    let Ok((from_client, to_client)) = socket.split() else { return };
     let jobs = Jobs::default();
     let mut inbox = Inbox::new(from_client, shared.config.limits.frame_bytes);
     let mut outbox = Outbox::new(to_client, jobs.clone());

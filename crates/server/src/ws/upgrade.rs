@@ -10,15 +10,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use daybook_model::wire::SUBPROTOCOL;
 use daybook_model::{Code, Problem};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use sha1::{Digest, Sha1};
 
 use super::session;
+use super::socket::Socket;
 use crate::error::Refused;
 use crate::state::Shared;
-
-pub(super) type Socket = TokioIo<Upgraded>;
 
 const VERSION: &str = "13";
 /// What RFC 6455 has a server add to the key.
@@ -39,8 +37,13 @@ pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, mut request: Requ
     };
     tokio::spawn(async move {
         // Whoever hangs up before never had a session.
-        if let Ok(upgraded) = upgrade.await {
-            session::run(shared, TokioIo::new(upgraded)).await;
+        let Ok(upgraded) = upgrade.await else { return };
+        let Ok(socket) = Socket::new(upgraded) else { return };
+        let lane = shared.lanes.next().filter(|_| socket.can_move()).cloned();
+        let session = session::run(shared, socket);
+        match lane {
+            Some(lane) => drop(lane.spawn(session)),
+            None => session.await,
         }
     });
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();

@@ -17,9 +17,13 @@ const HELLO: &str = r#"{"op":"hello","id":1,"service":"test"}"#;
 const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
 
 async fn server() -> (Server, tempfile::TempDir) {
+    server_with(1).await
+}
+
+async fn server_with(session_threads: usize) -> (Server, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::new(dir.path().join("log")).listen("127.0.0.1:0".parse().unwrap());
-    (daybook_server::start(config).await.unwrap(), dir)
+    (daybook_server::start(Config { session_threads, ..config }).await.unwrap(), dir)
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -49,6 +53,24 @@ fn upgrade(headers: &[&str]) -> Vec<u8> {
 
 const RIGHT: [&str; 4] =
     ["connection: keep-alive, Upgrade", "upgrade: WebSocket", "sec-websocket-version: 13", KEY];
+
+#[tokio::test]
+async fn what_comes_together_with_the_handshake_is_read() {
+    for session_threads in [0, 1] {
+        let (server, _dir) = server_with(session_threads).await;
+        let mut bytes = upgrade(&RIGHT);
+        bytes.extend([0x81, 0x80 | HELLO.len() as u8, 0, 0, 0, 0]);
+        bytes.extend(HELLO.as_bytes());
+        let mut socket = TcpStream::connect(server.local_addr()).await.unwrap();
+        socket.write_all(&bytes).await.unwrap();
+        let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains(r#""op":"welcome""#) {
+            let more = tokio::time::timeout(Duration::from_secs(20), socket.read_buf(&mut answer));
+            let bytes = more.await.expect("no welcome").unwrap();
+            assert!(bytes > 0, "{session_threads} threads: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+}
 
 #[tokio::test]
 async fn a_request_that_asks_for_no_websocket_is_told_what_is_wrong() {

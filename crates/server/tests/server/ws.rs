@@ -12,6 +12,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 async fn server() -> (Server, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let config = Config::new(dir.path().join("log")).listen("127.0.0.1:0".parse().unwrap());
+    let config = Config { session_threads: 2, ..config };
     (daybook_server::start(config).await.unwrap(), dir)
 }
 
