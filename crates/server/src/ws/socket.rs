@@ -82,11 +82,7 @@ impl AsyncRead for Reader {
 }
 
 impl AsyncWrite for Writer {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(half) => Pin::new(half).poll_write(context, bytes),
             Self::Other(half) => Pin::new(half).poll_write(context, bytes),

@@ -7,5 +7,6 @@ mod claims;
 mod frames;
 mod groups;
 mod http;
+mod lanes;
 mod metrics;
 mod ws;

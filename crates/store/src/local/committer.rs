@@ -17,7 +17,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daybook_log::{Draft, Log, Place};
 use daybook_model::{Position, Timestamp};
@@ -89,6 +89,8 @@ struct Writer {
     room: Room,
     /// Why the last group was refused.
     refused: String,
+    /// How long the sync of the last write took.
+    sync: Option<Duration>,
 }
 
 /// Makes groups visible, one after the other.
@@ -116,7 +118,7 @@ impl Committer {
         Ok(Self {
             inner,
             sequencer: Mutex::new(sequencer),
-            writer: Mutex::new(Writer { log, room, refused: String::new() }),
+            writer: Mutex::new(Writer { log, room, refused: String::new(), sync: None }),
             publisher: Mutex::new(Publisher { indexer }),
             drafts: Mutex::default(),
         })
@@ -130,7 +132,7 @@ impl Committer {
                 Begun::Idle => {
                     let mut writer = lock(&self.writer);
                     writer.vouch(&self.inner);
-                    self.inner.queue.written(true);
+                    self.inner.queue.written(true, None);
                 }
                 Begun::Closed => break,
             }
@@ -173,8 +175,9 @@ impl Committer {
         // Taken before anybody else may write: groups become visible in their order.
         let publisher = lock(&self.publisher);
         let proven = writer.log.is_vouched() || writer.log.poisoned().is_some();
+        let sync = writer.sync.take();
         drop(writer);
-        self.inner.queue.written(proven);
+        self.inner.queue.written(proven, sync);
         publisher.publish(&self.inner, group, places, outcome, |draft| self.keep(draft));
     }
 
@@ -250,7 +253,9 @@ impl Writer {
         if !has(Bug::AnsweredBeforeDurable) {
             self.log.sync()?;
         }
-        inner.syncs.took(begun.elapsed());
+        let took = begun.elapsed();
+        inner.syncs.took(took);
+        self.sync = Some(took);
         let mut stats = inner.stats.lock().expect("no code panics while it holds this lock");
         stats.events += group.events as u64;
         stats.batches += 1;

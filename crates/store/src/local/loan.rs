@@ -2,7 +2,9 @@
 //!
 //! A request that a lent thread has received is checked, written, synced and
 //! answered on it: none of the three hops to a committer's own thread and back.
-//! In return that thread does nothing else for the length of a sync.
+//! In return that thread does nothing else for the length of a sync: while syncs
+//! are slow none is borrowed, because what it would take in meanwhile would have
+//! come along.
 //!
 //! # Promises
 //! 1. A call that nobody follows is forgotten after [`LATE`]: a thread of our
@@ -22,6 +24,10 @@ use crate::Lender;
 /// A sync takes a fraction of a millisecond, and so does the way to it.
 pub(super) const LATE: Duration = Duration::from_millis(5);
 const REST: Duration = Duration::from_millis(500);
+/// Syncs that take longer than this on average are slow.
+const SLOW: Duration = Duration::from_micros(400);
+/// How many syncs an average remembers, roughly.
+const REMEMBERED: u32 = 16;
 
 #[derive(Default)]
 pub(super) struct Loan {
@@ -31,6 +37,8 @@ pub(super) struct Loan {
     /// Since when a lent thread is at the disk, and whether its owner was told.
     writes: Option<(Instant, bool)>,
     rests_until: Option<Instant>,
+    /// Average time of a sync, whoever waited for it.
+    syncs: Duration,
 }
 
 impl Loan {
@@ -40,7 +48,7 @@ impl Loan {
 
     /// Whom to call, if a lent thread is to do it.
     pub fn call(&mut self, now: Instant) -> Option<Arc<dyn Lender>> {
-        if self.rests_until.is_some_and(|until| now < until) {
+        if self.rests_until.is_some_and(|until| now < until) || self.syncs >= SLOW {
             return None;
         }
         let lender = self.lender.clone()?;
@@ -78,6 +86,11 @@ impl Loan {
         {
             self.rests_until = Some(now + REST);
         }
+    }
+
+    /// The disk took so long to confirm a write.
+    pub fn synced(&mut self, took: Duration) {
+        self.syncs = (self.syncs * (REMEMBERED - 1) + took) / REMEMBERED;
     }
 
     /// Whom to tell, once, that its thread is long at the disk.
@@ -120,6 +133,18 @@ mod tests {
         let mut loan = Loan::default();
         assert!(loan.call(Instant::now()).is_none());
         assert!(!loan.is_called(Instant::now()));
+    }
+
+    #[test]
+    fn nobody_is_called_while_syncs_are_slow() {
+        let (mut loan, now) = loan();
+        // One alone is an accident.
+        loan.synced(SLOW * 4);
+        assert!(loan.call(now).is_some());
+        (0..REMEMBERED).for_each(|_| loan.synced(SLOW * 4));
+        assert!(loan.call(now).is_none());
+        (0..REMEMBERED * 4).for_each(|_| loan.synced(SLOW / 2));
+        assert!(loan.call(now).is_some());
     }
 
     #[test]

@@ -353,8 +353,12 @@ impl Queue {
     }
 
     /// The disk is free again; the end of the log is `proven` durable, or not yet.
-    pub(super) fn written(&self, proven: bool) {
+    /// `sync` is how long it took, if there was one.
+    pub(super) fn written(&self, proven: bool, sync: Option<Duration>) {
         let mut state = self.lock();
+        if let Some(took) = sync {
+            state.loan.synced(took);
+        }
         let now = Instant::now();
         state.writing = false;
         state.loan.written(now);

@@ -1,7 +1,5 @@
 //! Sessions on threads of their own: whom a thread that is at the disk holds up.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
