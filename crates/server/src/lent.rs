@@ -9,26 +9,43 @@
 //! The thread it runs on does nothing else meanwhile: of a runtime's threads
 //! there must be others.
 
-use daybook_store::{Call, Chore, EventStore, Lender};
+use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use daybook_store::{Call, Chore, EventStore, Lender};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
 use crate::lanes::{self, Lanes};
 
+thread_local! {
+    /// Whether this thread, one of the runtime's, is at a chore.
+    static AT_IT: Cell<bool> = const { Cell::new(false) };
+}
+
 struct Lent {
     /// Room for one call: a second would be for the same work.
     lanes: Vec<mpsc::Sender<Call>>,
+    /// The lane that called last.
+    last: AtomicUsize,
     /// For what comes from elsewhere; none if the runtime can spare no thread.
     others: Option<mpsc::Sender<Call>>,
     runtime: Handle,
 }
 
 impl Lender for Lent {
-    /// Whoever brings the work does it.
+    /// Whoever brings the work does it. A thread that has just written and finds
+    /// more brought none of it: most comes over sessions, so a lane goes on. Else
+    /// what once was begun elsewhere would stay there for as long as more comes.
     fn call(&self, call: Call) {
-        let here = lanes::here().and_then(|lane| self.lanes.get(lane));
-        if let Some(calls) = here.or(self.others.as_ref()).or(self.lanes.first()) {
+        if let Some(lane) = lanes::here() {
+            self.last.store(lane, Ordering::Relaxed);
+        }
+        let brings = lanes::here().is_none() && Handle::try_current().is_ok() && !AT_IT.get();
+        let lane = self.lanes.get(self.last.load(Ordering::Relaxed));
+        let calls = if brings { self.others.as_ref().or(lane) } else { lane.or(self.others.as_ref()) };
+        if let Some(calls) = calls {
             let _ = calls.try_send(call);
         }
     }
@@ -50,7 +67,7 @@ pub(crate) fn lend(store: &dyn EventStore, lanes: &Lanes) {
     if senders.is_empty() && others.is_none() {
         return;
     }
-    let lent = Lent { lanes: senders, others, runtime: runtime.clone() };
+    let lent = Lent { lanes: senders, last: AtomicUsize::new(0), others, runtime: runtime.clone() };
     let Some(chore) = store.borrow_threads(Arc::new(lent)) else { return };
     for (lane, called) in lanes.all().iter().zip(called) {
         lane.spawn(work(chore.clone(), called));
@@ -67,6 +84,8 @@ async fn work(chore: Chore, mut called: mpsc::Receiver<Call>) {
         if call == Call::Soon && wrote > 1 {
             tokio::task::yield_now().await;
         }
+        AT_IT.set(true);
         wrote = chore();
+        AT_IT.set(false);
     }
 }

@@ -11,10 +11,10 @@ use daybook_store::*;
 use tokio::sync::watch;
 
 /// A store in memory whose every append calls a lent thread, which then stays
-/// away until it is let go.
+/// away until it is let go. One of the runtime's then finds that more has come.
 struct Slow {
     memory: MemoryStore,
-    lender: Mutex<Option<Arc<dyn Lender>>>,
+    lender: Arc<Mutex<Option<Arc<dyn Lender>>>>,
     /// Names of the threads that came.
     came: Sender<String>,
     go: Arc<Mutex<Receiver<()>>>,
@@ -30,10 +30,15 @@ impl EventStore for Slow {
 
     fn borrow_threads(&self, lender: Arc<dyn Lender>) -> Option<Chore> {
         *self.lender.lock().unwrap() = Some(lender);
-        let (came, go) = (self.came.clone(), self.go.clone());
+        let (came, go, lender) = (self.came.clone(), self.go.clone(), self.lender.clone());
         Some(Arc::new(move || {
-            came.send(std::thread::current().name().unwrap_or_default().to_owned()).unwrap();
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            let is_lane = name.starts_with("session");
+            came.send(name).unwrap();
             go.lock().unwrap().recv().unwrap();
+            if !is_lane && let Some(lender) = &*lender.lock().unwrap() {
+                lender.call(Call::AtOnce);
+            }
             1
         }))
     }
@@ -85,7 +90,7 @@ impl EventStore for Slow {
 async fn slow(session_threads: usize) -> (Server, Receiver<String>, Sender<()>) {
     let ((came, comes), (let_go, go)) = (channel(), channel());
     let memory = MemoryStore::new(Timestamp::default);
-    let store = Slow { memory, lender: Mutex::default(), came, go: Arc::new(Mutex::new(go)) };
+    let store = Slow { memory, lender: Arc::default(), came, go: Arc::new(Mutex::new(go)) };
     let config = Config { session_threads, ..Config::new("").listen("127.0.0.1:0".parse().unwrap()) };
     (daybook_server::start_with(config, Arc::new(store)).await.unwrap(), comes, let_go)
 }
@@ -118,7 +123,7 @@ async fn a_publish_is_written_by_the_thread_of_its_session_and_holds_up_no_other
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_over_http_is_written_by_none_of_them() {
+async fn what_comes_over_http_is_written_by_none_of_them_and_what_is_found_after_it_is() {
     let (server, comes, let_go) = slow(1).await;
     let session = client(&server).await;
     let post = reqwest::Client::new()
@@ -127,11 +132,15 @@ async fn what_comes_over_http_is_written_by_none_of_them() {
         .body(r#"[{"specversion":"1.0","id":"1","type":"T","subject":"account/1"}]"#);
     let posted = tokio::spawn(post.send());
     let who = tokio::task::spawn_blocking(move || (comes.recv().unwrap(), comes));
-    let (name, _comes) = who.await.unwrap();
+    let (name, comes) = who.await.unwrap();
     assert!(!name.starts_with("session"), "{name}");
     assert_eq!(session.read(ReadQuery::default()).await.unwrap().events.len(), 1);
 
     let_go.send(()).unwrap();
     assert!(posted.await.unwrap().unwrap().status().is_success());
+    let who = tokio::task::spawn_blocking(move || (comes.recv().unwrap(), comes));
+    let (name, _comes) = who.await.unwrap();
+    assert_eq!(name, "session-0");
+    let_go.send(()).unwrap();
     server.shutdown().await;
 }
