@@ -52,11 +52,13 @@ pub enum Bug {
     FoundHandedOutEarly,
     /// Batches of a copy that is being written prove each other durable.
     CopyUnmarked,
+    /// A copy of a damaged log ends before the damage.
+    CopyEndsAtDamage,
 }
 
 #[cfg(feature = "planted")]
 impl Bug {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::SyncSkipped,
         Self::FailedSyncRetried,
         Self::FailureForgotten,
@@ -79,6 +81,7 @@ impl Bug {
         Self::NewerSegmentRemoved,
         Self::FoundHandedOutEarly,
         Self::CopyUnmarked,
+        Self::CopyEndsAtDamage,
     ];
 }
 

@@ -366,9 +366,9 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Overwrites a torn tail with zeros, unless something behind it proves that
-    /// it was durable once.
-    fn cut_tail(&self, offset: u64, end: &mut End) -> Result<(), OpenError> {
+    /// Overwrites a torn tail with zeros, if it may, unless something behind it proves
+    /// that it was durable once.
+    pub fn cut_tail(&self, offset: u64, end: &mut End) -> Result<(), OpenError> {
         let tail = self.bytes.get(offset as usize..).unwrap_or_default();
         let torn = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if torn > 0 {

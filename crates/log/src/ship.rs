@@ -6,6 +6,8 @@
 //! 2. Nothing is copied that the source may still lose: the caller says how far
 //!    it is durable.
 //! 3. A copy of another log, or of another history of this one, is refused.
+//! 4. Damage to the source is told, never taken for its end: what was copied by then
+//!    does not pass for all of it.
 //!
 //! # After a crash
 //! The copy is a log that has at least what had been synced (`copying.rs`); the
@@ -16,9 +18,10 @@ use std::sync::Arc;
 
 use crate::copying::{self, Copying, Marker};
 use crate::format::{
-    BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES,
-    SegmentHeader, hash, segment_name,
+    BATCH_HEADER_BYTES, BatchHeader, FOOTER_BYTES, Footer, NoHeader, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES,
+    SegmentHeader, hash, segment_name, segment_of,
 };
+use crate::planted::{Bug, has};
 use crate::recover::{End, Scan, io_error, recover};
 use crate::spare::SPARE;
 use crate::{Disk, DiskFile, LogId, OpenError, identity};
@@ -121,19 +124,39 @@ impl Shipper {
         if durable.is_some_and(|durable| durable <= self.end.next) {
             return Ok(false);
         }
+        let later = names.iter().find(|name| segment_of(name).is_some_and(|later| later > id));
         if !names.contains(&name) {
-            // There is more, and it is not where this copy would go on.
-            return if durable.is_some() { Err(self.other_history(id)) } else { Ok(false) };
+            return match (durable, later) {
+                // There is more, and it is not where this copy would go on.
+                (Some(_), _) => Err(self.other_history(id)),
+                (None, Some(later)) => {
+                    Err(self.damaged(later, 0, &format!("segment {id} is missing before it")))
+                }
+                (None, None) => Ok(false),
+            };
         }
+        let read = |e| io_error(&*self.source, id, "read", e);
         let file = self.source.open(&name, false).map_err(|e| io_error(&*self.source, id, "open", e))?;
+        let len = file.len().map_err(read)?;
+        if !(SEGMENT_HEADER_BYTES as u64..=SEGMENT_BYTES_MAX).contains(&len) {
+            return Err(self.damaged(&name, 0, "no segment has such a length"));
+        }
         let mut header = [0; SEGMENT_HEADER_BYTES];
-        file.read_exact_at(&mut header, 0).map_err(|e| io_error(&*self.source, id, "read", e))?;
-        let follows =
-            SegmentHeader::decode(&header).ok().filter(|header| header.is_of(self.id.0, id, self.end.next));
-        let Some(SegmentHeader { size, .. }) = follows else {
-            let reason = "it does not follow what was copied before".to_owned();
-            return Err(OpenError::Damaged { path: self.source.path(&name), offset: 0, reason });
+        file.read_exact_at(&mut header, 0).map_err(read)?;
+        let size = match SegmentHeader::decode(&header) {
+            Ok(header) if header.is_of(self.id.0, id, self.end.next) => header.size,
+            // A process that died may have left it without a header.
+            Err(NoHeader::Broken(_))
+                if durable.is_none() && later.is_none() && is_empty(&*file, len).map_err(read)? =>
+            {
+                return Ok(false);
+            }
+            Err(NoHeader::Format(found)) => return Err(identity::other_format(&*self.source, &name, found)),
+            _ => return Err(self.damaged(&name, 0, "it does not follow what was copied before")),
         };
+        if len < size {
+            return Err(self.damaged(&name, len, &format!("it ends here, {} bytes too early", size - len)));
+        }
         // Like any segment it has its length and its header before it has its name.
         self.remove_spare(id)?;
         let copy = self.copy.open(SPARE, true).map_err(|e| io_error(&*self.copy, id, "create", e))?;
@@ -202,6 +225,8 @@ impl Shipper {
             end.offset += FOOTER_BYTES as u64;
             end.sealed = true;
         }
+        let stuck = !end.sealed && scan.batch(end.offset, &end).is_none() && !has(Bug::CopyEndsAtDamage);
+        let damage = if stuck { self.check_end(&mut scan, read, &end, durable) } else { Ok(()) };
         let until = (end.offset as usize).min(scan.bytes.len());
         let new = &scan.bytes[begin as usize..until];
         if !new.is_empty() {
@@ -212,9 +237,37 @@ impl Shipper {
             self.write(&*copy, id, new, begin)?;
             self.marker.end().map_err(marking)?;
         }
+        let bytes = new.len() as u64;
         // Not before: should it fail, the same is copied again.
         self.end = end;
-        Ok(new.len() as u64)
+        damage.map(|()| bytes)
+    }
+
+    /// Whether the source may end where it has no valid batch: by the rules of recovery,
+    /// or because nobody says that there is more. `scan` was read up to `read`.
+    fn check_end(
+        &self,
+        scan: &mut Scan<'_>,
+        read: u64,
+        end: &End,
+        durable: Option<u64>,
+    ) -> Result<(), OpenError> {
+        let name = segment_name(scan.id);
+        if let Some(durable) = durable {
+            let reason = format!("no valid batch here, but positions up to {durable} are said to be durable");
+            return if end.next < durable { Err(self.damaged(&name, end.offset, &reason)) } else { Ok(()) };
+        }
+        let names = self.source.list();
+        let names =
+            names.map_err(|source| OpenError::Io { what: "list", path: self.source.path(""), source })?;
+        if let Some(later) = names.iter().find(|name| segment_of(name).is_some_and(|later| later > scan.id)) {
+            let reason = format!("no valid batch here, but {later} exists");
+            return Err(self.damaged(&name, end.offset, &reason));
+        }
+        let io = |e| io_error(&*self.source, scan.id, "read", e);
+        scan.file.read_exact_at(&mut scan.bytes[read as usize..], read).map_err(io)?;
+        scan.copying = copying::read(&*self.source).map_err(io)?;
+        scan.cut_tail(end.offset, &mut end.clone())
     }
 
     /// What an attempt left that was cut off by a crash.
@@ -224,6 +277,11 @@ impl Shipper {
             self.copy.remove(SPARE).map_err(|e| io("remove the spare of", e))?;
         }
         Ok(())
+    }
+
+    /// The source.
+    fn damaged(&self, name: &str, offset: u64, reason: &str) -> OpenError {
+        OpenError::Damaged { path: self.source.path(name), offset, reason: reason.to_owned() }
     }
 
     fn other_history(&self, segment: u32) -> OpenError {
@@ -239,4 +297,11 @@ impl Shipper {
             .and_then(|()| file.sync_data())
             .map_err(|e| io_error(&*self.copy, id, "write", e))
     }
+}
+
+/// Whether nothing is behind the segment's header.
+fn is_empty(segment: &dyn DiskFile, len: u64) -> io::Result<bool> {
+    let mut bytes = vec![0; len as usize - SEGMENT_HEADER_BYTES];
+    segment.read_exact_at(&mut bytes, SEGMENT_HEADER_BYTES as u64)?;
+    Ok(bytes.iter().all(|byte| *byte == 0))
 }

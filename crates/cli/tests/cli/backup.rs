@@ -271,11 +271,15 @@ fn a_restore_that_did_not_come_to_its_end_is_never_taken_for_the_log() {
     drop(serve);
     let damaged = copy.join("0000000001.segment");
     let good = std::fs::read(&damaged).unwrap();
-    let mut bytes = good.clone();
-    bytes[9] ^= 1;
-    std::fs::write(&damaged, bytes).unwrap();
-    let refused = run(&["restore", copy_text, restored_text], "");
-    assert!(refused.code == 8 && refused.stderr.contains("0000000001.segment"), "{}", refused.stderr);
+    // In a record, where the log once seemed to end; and in the header.
+    for at in [2_000, 9] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&damaged, bytes).unwrap();
+        let _ = std::fs::remove_dir_all(&restored);
+        let refused = run(&["restore", copy_text, restored_text], "");
+        assert!(refused.code == 8 && refused.stderr.contains("0000000001.segment"), "{}", refused.stderr);
+    }
     assert!(restored.join("0000000000.segment").is_file(), "nothing was restored, so nothing is proved");
     let why = "did not come to its end";
     for args in [&[][..], &["--read-only"]] {

@@ -28,6 +28,7 @@ fn catcher(bug: Bug) -> &'static str {
         Bug::ReadUnchecked => "damage::random_flips_in_larger_logs_are_refused_or_harmless",
         Bug::FoundHandedOutEarly => "crash::what_is_handed_out_at_opening_is_durable",
         Bug::CopyUnmarked => "ship::a_copy_opens_whatever_call_of_it_was_the_last",
+        Bug::CopyEndsAtDamage => "ship::a_copy_of_a_damaged_log_never_passes_for_the_whole",
         Bug::CutSegmentTaken => "misfits::a_file_cut_short_anywhere_is_told",
         Bug::NewerSegmentRemoved => "misfits::a_segment_from_the_future_is_refused_also_when_it_is_empty",
     }

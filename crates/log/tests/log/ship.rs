@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use daybook_log::sim::{Random, SimDisk};
 use daybook_log::suite::Suite;
-use daybook_log::{OpenError, Shipper};
+use daybook_log::{Disk, OpenError, Shipper};
 
 use crate::load::{Load, append, open};
 
@@ -64,6 +64,99 @@ fn a_copy_that_was_opened_as_a_log_is_no_copy_any_more() {
     for seed in 0..20 {
         assert!(copy.after_power_loss(seed).file("copying").is_none(), "seed {seed}");
     }
+}
+
+/// All that a log holds.
+fn records(disk: &SimDisk, context: &str) -> Vec<Vec<u8>> {
+    open(&disk.after_kill()).unwrap_or_else(|error| panic!("{context}: {error}")).2
+}
+
+/// The copy once ended before the damage, and that was all that was said.
+#[test]
+fn a_copy_of_a_damaged_log_never_passes_for_the_whole() {
+    let phases = ["refused", "harmless", "still served", "cut short", "missing"];
+    let mut suite = Suite::begin("copy of a damaged log", &phases);
+    for seed in suite.seeds(3, 30) {
+        let whole = SimDisk::default();
+        let all = Load(seed).run(&whole).issued.concat();
+        let names = whole.list().unwrap().into_iter().filter(|name| name.ends_with(".segment"));
+        for name in names {
+            let good = whole.file(&name).unwrap();
+            let mut try_copying = |bytes: Option<Vec<u8>>, what: &'static str, at: usize| {
+                suite.case();
+                let context = format!("{what} at {at} of {name}, seed {seed}");
+                let source = whole.after_kill();
+                match bytes {
+                    Some(bytes) => source.put(&name, bytes),
+                    None => source.remove(&name).unwrap(),
+                }
+                let copy = SimDisk::default();
+                match ship(&source, &copy) {
+                    // The last one may be missing: nobody knows of it.
+                    Ok(_) if what == "missing" => assert!(open(&source).is_ok(), "{context}"),
+                    Ok(_) => {
+                        assert!(records(&copy, &context) == all, "{context}: copied in part");
+                        suite.hit("harmless");
+                    }
+                    Err(error) => {
+                        assert!(matches!(error, OpenError::Damaged { .. }), "{context}: {error}");
+                        suite.hit(if what == "flipped" { "refused" } else { what });
+                    }
+                }
+                // While it is served: the server knows how far it goes.
+                let (source, copy) = (Arc::new(source), Arc::new(SimDisk::default()));
+                let mut shipper = Shipper::open(source, copy.clone()).unwrap();
+                let shipped = loop {
+                    match shipper.ship(Some(all.len() as u64)) {
+                        Ok(shipped) if shipped.more => {}
+                        end => break end,
+                    }
+                };
+                if shipped.is_ok() {
+                    assert!(records(&copy, &context) == all, "{context}: copied in part while it is served");
+                    suite.hit("still served");
+                }
+            };
+            for at in (0..good.len()).step_by(7) {
+                let mut flipped = good.clone();
+                flipped[at] ^= 1 << (at % 8);
+                try_copying(Some(flipped), "flipped", at);
+            }
+            for len in (0..good.len()).step_by(61) {
+                try_copying(Some(good[..len].to_vec()), "cut short", len);
+            }
+            try_copying(None, "missing", 0);
+        }
+    }
+    suite.end();
+}
+
+#[test]
+fn what_a_crash_left_is_copied_as_it_would_open() {
+    let mut suite = Suite::begin("copy of what a crash left", &["killed", "power lost", "a torn tail"]);
+    for seed in suite.seeds(3, 30) {
+        let load = Load(seed);
+        for call in 1..=load.calls() {
+            let (disk, _) = load.crashed_at(call);
+            let images = (0..suite.pick(2, 6)).map(|i| disk.after_power_loss(seed ^ call << 40 ^ i << 56));
+            for (i, source) in std::iter::once(disk.after_kill()).chain(images).enumerate() {
+                suite.hit(if i == 0 { "killed" } else { "power lost" });
+                if source.file("LOG").is_none() {
+                    continue;
+                }
+                suite.case();
+                let context = format!("crashed at call {call} ({:?}) of {seed}, image {i}", disk.failed());
+                let (_, recovered, expected) = open(&source.after_kill()).unwrap();
+                let copy = SimDisk::default();
+                ship(&source, &copy).unwrap_or_else(|error| panic!("{context}: {error}"));
+                assert!(records(&copy, &context) == expected, "{context}: another log");
+                if recovered.cut_bytes > 0 {
+                    suite.hit("a torn tail");
+                }
+            }
+        }
+    }
+    suite.end();
 }
 
 /// What a log of `load` holds in the end, and how much of it was confirmed to be
