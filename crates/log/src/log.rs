@@ -93,16 +93,17 @@ impl Log {
         let known = identity::read(&*disk)?;
         let created = known.is_none();
         let id = match known {
-            Some(known) => {
-                identity::bring_up_to_date(&*disk, known)?;
-                known.id
-            }
+            Some(known) => known.id,
             None => {
                 identity::write(&*disk, options.new_id)?;
                 options.new_id
             }
         };
         let (found, end) = recover(&*disk, id, sealed, true, each)?;
+        // Not before: one that is refused stays as it is, for the program that wrote it too.
+        if let Some(known) = known {
+            identity::bring_up_to_date(&*disk, known)?;
+        }
         // A spare of a process that died may be half filled.
         let spare = |what, source| OpenError::Io { what, path: disk.path(SPARE), source };
         if disk.list().map_err(|e| spare("look for", e))?.iter().any(|name| name == SPARE) {

@@ -55,12 +55,16 @@ impl Shipper {
             reason: reason.to_owned(),
         };
         let id = identity::read(&*source)?.ok_or_else(|| not_a_log(&*source, "there is no log here"))?.id;
-        match identity::read(&*copy)? {
+        let known = identity::read(&*copy)?;
+        match known {
             None => identity::write(&*copy, id)?,
-            Some(known) if known.id == id => identity::bring_up_to_date(&*copy, known)?,
+            Some(known) if known.id == id => {}
             Some(_) => return Err(not_a_log(&*copy, "it is a copy of another log")),
         }
         let (found, end) = recover(&*copy, id, &[], true, |_, _, _| Ok(()))?;
+        if let Some(known) = known {
+            identity::bring_up_to_date(&*copy, known)?;
+        }
         let next_segment = found.len() as u32;
         let shipper = Self { source, copy, id, end, next_segment, marker: Marker::default() };
         shipper.check_history()?;

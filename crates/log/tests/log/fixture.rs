@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use daybook_log::{Log, Options, RealDisk};
+use daybook_log::{Log, OpenError, Options, RealDisk};
 
 use crate::load::append;
 
@@ -93,4 +93,24 @@ fn an_older_log_says_its_new_format_before_anything_new_is_in_it() {
     append(&mut log, &batch(6)).unwrap();
     log.vouch().unwrap();
     assert_eq!(format("0000000002.segment"), 3);
+}
+
+/// It was once brought up to date before anybody had looked at it.
+#[test]
+fn an_older_log_that_is_refused_is_still_one_for_the_program_that_wrote_it() {
+    let dir = copy(1);
+    let segment = dir.path().join("0000000000.segment");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let files = || -> Vec<_> {
+        let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        names.into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect()
+    };
+    let before = files();
+    let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
+    let refused = Log::open(disk, options(), |_, _, _| Ok(())).err().unwrap();
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
+    assert!(files() == before, "the refusal wrote");
 }
