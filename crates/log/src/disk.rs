@@ -101,6 +101,12 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        if self.read_only {
+            if create {
+                self.writable()?;
+            }
+            return Ok(Arc::new(RealFile(fs::File::open(self.path(name))?)));
+        }
         let file = fs::OpenOptions::new().read(true).write(true).create_new(create).open(self.path(name));
         let file = match file {
             // Still good to read from: a copy on a disk that is mounted read-only.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use daybook_log::sim::SimDisk;
-use daybook_log::{Disk, DiskFile, FORMAT_VERSION, Log, OpenError};
+use daybook_log::{Disk, DiskFile, FORMAT_VERSION, Log, OpenError, RealDisk};
 
 use crate::load::{Load, append, open};
 use crate::options;
@@ -241,4 +241,17 @@ fn a_batch_beyond_the_limit_is_refused_and_the_log_goes_on() {
     append(&mut log, &batch).unwrap();
     log.sync().unwrap();
     assert_eq!(open(&disk.after_power_loss(3)).unwrap().2, batch);
+}
+
+#[test]
+fn a_directory_opened_for_reading_only_gives_files_that_nobody_can_write_to() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("LOG"), b"precious").unwrap();
+    let disk = RealDisk::read_only(dir.path());
+    let file = disk.open("LOG", false).unwrap();
+    assert!(file.write_all_at(b"worthless", 0).is_err());
+    assert!(file.set_len(0).is_err());
+    assert!(disk.open("spare", true).is_err());
+    assert_eq!(disk.list().unwrap(), ["LOG"]);
+    assert_eq!(std::fs::read(dir.path().join("LOG")).unwrap(), b"precious");
 }
