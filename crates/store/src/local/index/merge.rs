@@ -41,19 +41,28 @@ pub(super) fn write_mem(disk: &dyn Disk, log: LogId, mem: &Mem) -> io::Result<Ru
     run.finish()
 }
 
+/// What is in a run has 32 bits to say where: no run is longer.
+const RUN_EVENTS_MAX: u64 = u32::MAX as u64;
+
 /// The runs that should become one next, if any.
 pub(super) fn choose(runs: &[Arc<Run>], run_events: usize) -> Option<&[Arc<Run>]> {
+    let lens: Vec<u64> = runs.iter().map(|run| run.len()).collect();
+    chosen(&lens, run_events).map(|first| &runs[first..first + FAN])
+}
+
+/// The first of those, by what each run holds.
+fn chosen(lens: &[u64], run_events: usize) -> Option<usize> {
     // A run counts as large as the largest behind it: a small one between large
     // ones, left by a burst, must not keep them apart for ever.
-    let mut levels: Vec<u32> = Vec::with_capacity(runs.len());
-    for run in runs.iter().rev() {
-        let level = (run.len() / run_events.max(1) as u64).max(1).ilog(FAN as u64);
+    let mut levels: Vec<u32> = Vec::with_capacity(lens.len());
+    for len in lens.iter().rev() {
+        let level = (len / run_events.max(1) as u64).max(1).ilog(FAN as u64);
         levels.push(level.max(levels.last().copied().unwrap_or(0)));
     }
     levels.reverse();
-    let first =
-        (0..(runs.len() + 1).saturating_sub(FAN)).rev().find(|i| levels[*i] == levels[i + FAN - 1])?;
-    Some(&runs[first..first + FAN])
+    let fits = |first: usize| lens[first..first + FAN].iter().sum::<u64>() <= RUN_EVENTS_MAX;
+    let mut all = (0..(lens.len() + 1).saturating_sub(FAN)).rev();
+    all.find(|i| levels[*i] == levels[i + FAN - 1] && fits(*i))
 }
 
 /// Writes consecutive `runs` as one. `pause` is called every few blocks; its
@@ -169,4 +178,27 @@ fn least<T: Blocks, K: Ord>(
         }
     }
     Ok(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It once became one run of 8,600 million events, whose positions wrapped.
+    #[test]
+    fn runs_stay_few_and_none_grows_beyond_what_its_positions_can_say() {
+        const RUN_EVENTS: usize = 128 << 10;
+        let (mut lens, mut events): (Vec<u64>, u64) = (Vec::new(), 0);
+        while events < 6 * RUN_EVENTS_MAX {
+            lens.push(RUN_EVENTS as u64);
+            events += RUN_EVENTS as u64;
+            while let Some(first) = chosen(&lens, RUN_EVENTS) {
+                let merged = lens[first..first + FAN].iter().sum();
+                lens.splice(first..first + FAN, [merged]);
+            }
+            assert!(lens.iter().all(|len| *len <= RUN_EVENTS_MAX), "after {events} events");
+        }
+        assert!(lens.len() < 40, "{} runs", lens.len());
+        assert_eq!(lens.iter().sum::<u64>(), events);
+    }
 }
