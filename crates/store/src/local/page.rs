@@ -173,7 +173,6 @@ fn from_disk(inner: &Inner, positions: &[u64], filling: &mut Filling<'_>) -> Res
 }
 
 pub(super) fn places(inner: &Inner, positions: &[u64]) -> Result<Vec<Place>, ReadError> {
-    let view = inner.visible().index.view();
     // A block of places answers for the positions that follow.
     let mut block: (u64, Vec<Place>) = (0, Vec::new());
     let mut places = Vec::with_capacity(positions.len());
@@ -186,6 +185,8 @@ pub(super) fn places(inner: &Inner, positions: &[u64]) -> Result<Vec<Place>, Rea
             place = inner.visible().index.place(*position);
         }
         if place.is_none() {
+            // Not in memory any more: looked at now, some run has it.
+            let view = inner.visible().index.view();
             block = (*position, view.places(*position).map_err(unreadable)?);
             place = in_block(&block);
         }

@@ -25,6 +25,9 @@ enum Way {
 #[derive(Default)]
 struct State {
     ways: HashMap<Call, Way>,
+    /// Files opened so far, and how many of them are held: younger ones go on.
+    opened: usize,
+    held: Option<usize>,
     /// Calls that have come, held ones included.
     counts: HashMap<Call, usize>,
     waiting: usize,
@@ -42,6 +45,13 @@ impl Hold {
     /// From now on such calls wait.
     pub fn hold(&self, call: Call) {
         self.lock().ways.insert(call, Way::Closed);
+    }
+
+    /// The same, but only of files that are open by now.
+    pub fn hold_opened(&self, call: Call) {
+        let mut state = self.lock();
+        state.held = Some(state.opened);
+        state.ways.insert(call, Way::Closed);
     }
 
     /// Those that wait, and all later ones, go on.
@@ -68,8 +78,12 @@ impl Hold {
         }
     }
 
-    fn pass(&self, call: Call) -> io::Result<()> {
+    /// `file`: how many were opened before it.
+    fn pass(&self, call: Call, file: usize) -> io::Result<()> {
         let mut state = self.lock();
+        if state.held.is_some_and(|held| file >= held) {
+            return Ok(());
+        }
         *state.counts.entry(call).or_default() += 1;
         state.waiting += 1;
         self.0.1.notify_all();
@@ -107,11 +121,13 @@ impl Disk for HeldDisk {
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         if create {
             // The file itself is made at leisure, on a thread that nobody waits for.
-            self.hold.pass(Call::Create)?;
+            self.hold.pass(Call::Create, 0)?;
             return self.real.open(name, create);
         }
         let file = self.real.open(name, create)?;
-        Ok(Arc::new(HeldFile { file, hold: self.hold.clone() }))
+        let mut state = self.hold.lock();
+        state.opened += 1;
+        Ok(Arc::new(HeldFile { file, number: state.opened - 1, hold: self.hold.clone() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -129,6 +145,7 @@ impl Disk for HeldDisk {
 
 struct HeldFile {
     file: Arc<dyn DiskFile>,
+    number: usize,
     hold: Hold,
 }
 
@@ -138,12 +155,12 @@ impl DiskFile for HeldFile {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.hold.pass(Call::Read)?;
+        self.hold.pass(Call::Read, self.number)?;
         self.file.read_exact_at(buffer, offset)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.hold.pass(Call::Write)?;
+        self.hold.pass(Call::Write, self.number)?;
         self.file.write_all_at(bytes, offset)
     }
 
@@ -152,7 +169,7 @@ impl DiskFile for HeldFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.hold.pass(Call::Sync)?;
+        self.hold.pass(Call::Sync, self.number)?;
         self.file.sync_data()
     }
 }

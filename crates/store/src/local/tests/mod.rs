@@ -5,6 +5,7 @@ pub mod fuzz;
 mod held;
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use daybook_model::{NewEvent, Sequence};
 use tempfile::TempDir;
@@ -18,7 +19,7 @@ struct Fixture {
     index: Hold,
     /// Asked once for every batch that gets a place.
     placed: Arc<AtomicI64>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// Four runs of the index, and the last two in memory.
@@ -73,12 +74,33 @@ impl Fixture {
         let disks = Disks { log: log_disk, index: index_disk, groups };
         let store = LocalStore::open_on(&data, disks, options).unwrap();
         placed.store(0, Ordering::SeqCst);
-        Self { store, log, index, placed, _dir: dir }
+        Self { store, log, index, placed, dir }
     }
 
     /// Returns once `batches` of them have a place, durable or not.
     async fn placed(&self, batches: i64) {
         while self.placed.load(Ordering::SeqCst) < batches {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Returns once the runs that can become one are one.
+    async fn merged(&self) {
+        while self.store.inner.visible().index.size().1 > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns once everything that was in memory is in a run. Nothing is looked up
+    /// for that: no id before has a time.
+    async fn moved_to_a_run(&self) {
+        let events = (0..16).map(|i| NewEvent::new(format!("0198c0de-0000-7000-8abc-{i:012x}"), "T"));
+        self.store.append(batch("filler", events.collect())).await.unwrap();
+        while self.store.inner.visible().index.size().2 > 0 {
             tokio::task::yield_now().await;
         }
     }
@@ -196,6 +218,82 @@ async fn an_old_id_is_known_and_an_old_cause_hands_its_correlation_on() {
     f.store.append(later).await.unwrap();
     let caused = f.store.event_by_id("caused").await.unwrap().unwrap();
     assert_eq!(caused.correlationid, "fallback");
+}
+
+/// What is found out once must not be believed of what has come since.
+#[tokio::test]
+async fn an_id_that_was_stored_and_left_memory_while_it_was_looked_up_is_known() {
+    const ID: &str = "0198c0de-0000-7000-8abd-000000000000";
+    let f = Fixture::new().await;
+    f.merged().await;
+    f.index.hold_opened(Call::Read);
+    // Its cause is on disk, its id nowhere yet.
+    let caused = NewEvent { causationid: Some("old-3".into()), ..NewEvent::new(ID, "T") };
+    let slow = f.store.append(batch("a", vec![caused]));
+    f.index.reached(1);
+    let quick = f.store.append(batch("b", vec![NewEvent::new(ID, "T")])).await;
+    assert_eq!(position(&quick), OLD);
+    f.moved_to_a_run().await;
+    f.index.release(Call::Read);
+    assert_eq!(slow.await, Err(AppendError::IdConflict { id: ID.into() }));
+}
+
+/// Whoever had looked at the runs before found those events nowhere.
+#[tokio::test]
+async fn a_read_finds_what_has_moved_from_memory_to_a_run_since_it_began() {
+    let f = Fixture::new().await;
+    f.merged().await;
+    f.index.hold_opened(Call::Read);
+    let read = f.store.read(Query {
+        from: Position(0),
+        until: None,
+        filter: daybook_model::Filter::default(),
+        reverse: false,
+        max_events: 1_000,
+        max_bytes: usize::MAX,
+    });
+    f.index.reached(1);
+    f.moved_to_a_run().await;
+    f.index.release(Call::Read);
+    let page = read.await.unwrap();
+    assert!(page.events.iter().map(|event| event.position.0).eq(0..OLD));
+}
+
+/// A lent thread does nothing else for the length of a sync: the store has to notice
+/// how long that is, whoever waited for it.
+#[tokio::test]
+async fn no_thread_is_borrowed_once_a_sync_was_slow() {
+    #[derive(Default)]
+    struct Calls(AtomicI64);
+
+    impl Lender for Calls {
+        fn call(&self, _: crate::Call) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn miss(&self) {}
+    }
+
+    // Many times as long as a thread is borrowed for.
+    const SLOW: Duration = Duration::from_millis(50);
+    for slow in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = daybook_log::sim::SimDisk::default();
+        let disk = || Arc::new(daybook_log::sim::SimDisk::default());
+        let disks = Disks { log: Arc::new(log.clone()), index: disk(), groups: disk() };
+        let store = LocalStore::open_on(dir.path(), disks, Options::default()).unwrap();
+        let append = |id: &str| store.append(batch("a", vec![NewEvent::new(id, "T")]));
+        if slow {
+            log.set_sync_time(SLOW);
+            append("alone").await.unwrap();
+            log.set_sync_time(Duration::ZERO);
+        }
+        let calls = Arc::new(Calls::default());
+        assert!(store.borrow_threads(calls.clone()).is_some());
+        append("lent").await.unwrap();
+        assert_eq!(calls.0.load(Ordering::SeqCst), i64::from(!slow), "slow: {slow}");
+        store.close().await;
+    }
 }
 
 #[tokio::test]
