@@ -1,6 +1,7 @@
 //! What two committers and the look-ups beside them must never mix up. The disk
 //! is stopped where it matters, so that each case happens for certain.
 
+mod beside;
 pub mod fuzz;
 mod held;
 
