@@ -302,6 +302,7 @@ impl Publisher {
         }
         let records = Records::new(group.first, (places.len(), group.draft.len()), group.draft.bodies());
         let mut visible = inner.visible.write().expect("no code panics while it holds this lock");
+        debug_assert_eq!(visible.index.end(), group.first, "groups become visible in their order");
         let mut rest = places;
         for placed in &group.placed {
             let (places, next) = rest.split_at(placed.len());

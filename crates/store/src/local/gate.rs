@@ -3,8 +3,8 @@
 //! # Promises
 //! 1. While something is short (the disk, the index's memory), publishes are
 //!    refused before anything of them is written; reads, acks and shutdown go on.
-//! 2. Every cause is taken back by whoever gave it, so that publishing resumes
-//!    by itself.
+//! 2. Every cause is taken back by the thread that looks after what is short, so
+//!    that publishing resumes by itself.
 //! 3. A failed write of the log is for good: the health stays `Poisoned`.
 //!
 //! # Not here
@@ -17,7 +17,8 @@ use tokio::sync::watch;
 
 use crate::{AppendError, Health};
 
-/// Why nothing is taken; each is given and taken back by one thread.
+/// Why nothing is taken. Those who write give one too; taken back is `Space` and
+/// `Segment` by the preparer, `Index` and `Backlog` by the indexer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// Less is free than what comes next needs.

@@ -45,7 +45,8 @@ impl Way {
         self.events += 1;
         if self.events.is_multiple_of(STEP) {
             let total = self.starts[self.starts.len() - 1];
-            tell(Reached { events: self.events, bytes: at - self.from, bytes_total: total - self.from });
+            let behind = |at: u64| at.saturating_sub(self.from);
+            tell(Reached { events: self.events, bytes: behind(at), bytes_total: behind(total) });
         }
     }
 }
