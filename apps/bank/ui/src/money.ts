@@ -23,18 +23,22 @@ export function format({ minor, currency }: Money): string {
   return value < 0n ? `−${amount}` : amount;
 }
 
-/** What a person types, or why it is no amount. */
+/** What a person types, or why it is no amount. Commas stand between thousands and nowhere else: `1,50` is nobody's 150. */
 export function parse(text: string, currency: string): { amount: Money } | { error: string } {
-  const clean = text.trim().replaceAll(",", "").replace(/^[£€$¥]/, "");
-  if (clean === "") return { error: "Enter an amount" };
-  const match = /^(\d{1,13})(?:\.(\d+))?$/.exec(clean);
-  if (!match) return { error: "Enter an amount like 12.50" };
-  const fraction = match[2] ?? "";
+  const clean = text.trim().replace(/^[£€$¥]/, "");
   const places = decimals(currency);
+  if (clean === "") return { error: "Enter an amount" };
+  const match = /^(\d+|\d{1,3}(?:,\d{3})+)(?:\.(\d+))?$/.exec(clean);
+  if (!match) return { error: `Enter an amount like ${places ? "12.50" : "1250"}` };
+  const [, whole = "", fraction = ""] = match;
   if (fraction.length > places) return { error: places ? `At most ${places} decimals` : `${currency} has no decimals` };
-  const minor = BigInt(match[1] + fraction.padEnd(places, "0"));
+  const minor = BigInt(whole.replaceAll(",", "") + fraction.padEnd(places, "0"));
+  if (minor > MINOR_MAX) return { error: "More than can be moved at once" };
   if (minor === 0n) return { error: "Enter more than zero" };
   return { amount: { minor: minor.toString(), currency } };
 }
+
+/** The backend's limit (`money.rs`). */
+const MINOR_MAX = 1_000_000_000_000_000n;
 
 export const isMore = (a: Money, b: Money) => BigInt(a.minor) > BigInt(b.minor);
