@@ -1,8 +1,8 @@
-import { QueryClient, QueryClientProvider, useQuery, useQueryClient } from "@tanstack/react-query";
+import { MutationCache, QueryCache, QueryClient, QueryClientProvider, useQuery, useQueryClient } from "@tanstack/react-query";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import * as bank from "./api/bank";
-import { Problem } from "./api/client";
+import { Problem, isSignedOut } from "./api/client";
 import { AccountPage } from "./features/AccountPage";
 import { Accounts } from "./features/Accounts";
 import { SignIn } from "./features/SignIn";
@@ -14,8 +14,9 @@ import "./style.css";
 
 function App() {
   const start = useQuery({ queryKey: ["init"], queryFn: bank.init });
+  // Before the data: what was read while signed in is not shown to whoever sits there afterwards.
+  if (isSignedOut(start.error)) return <SignIn />;
   if (start.data) return <SignedIn data={start.data} />;
-  if (start.error instanceof Problem && start.error.status === 401) return <SignIn />;
   if (start.error) return <main className="mx-auto max-w-lg p-8"><Card title="The bank cannot be reached">It is tried again by itself.</Card></main>;
   return <main className="p-8" aria-busy="true">Loading…</main>;
 }
@@ -50,7 +51,13 @@ function SignedIn({ data }: { data: bank.Init }) {
   );
 }
 
-const queries = new QueryClient({
+// Signed out in another window, or idle for too long: whichever request learns it, the page asks who is signed in.
+const onError = (error: Error) => {
+  if (isSignedOut(error)) queries.invalidateQueries({ queryKey: ["init"] });
+};
+const queries: QueryClient = new QueryClient({
+  queryCache: new QueryCache({ onError: (error, query) => { if (query.queryKey[0] !== "init") onError(error); } }),
+  mutationCache: new MutationCache({ onError }),
   defaultOptions: {
     queries: { retry: (count, error) => !(error instanceof Problem && error.status < 500) && count < 20, retryDelay: 1000 },
   },

@@ -10,6 +10,9 @@ export class Problem extends Error {
   }
 }
 
+/** Nobody is signed in (any more); a wrong password is a 401 too and another matter. */
+export const isSignedOut = (error: unknown) => error instanceof Problem && error.code === "not_signed_in";
+
 const WORDS: Record<string, string> = {
   username_taken: "That user name is taken.",
   bad_credentials: "User name or password is wrong.",
