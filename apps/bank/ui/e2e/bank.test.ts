@@ -111,6 +111,9 @@ it("moves money from one page to the other without reload, once", async () => {
   }
   await ada.page.screenshot({ path: `${shots}/statement.png`, fullPage: true });
   await ada.page.setViewportSize({ width: 390, height: 844 });
+  // On a phone too a statement shows amount and balance, without scrolling.
+  const statement = ada.page.locator("table").locator("..");
+  expect(await statement.evaluate((box) => box.scrollWidth - box.clientWidth)).toBe(0);
   await ada.page.emulateMedia({ colorScheme: "dark" });
   await ada.page.screenshot({ path: `${shots}/phone-dark.png`, fullPage: true });
 
@@ -118,4 +121,24 @@ it("moves money from one page to the other without reload, once", async () => {
   expect(transfers.length).toBe(1);
   const trace = log("trace", transfers[0].correlationid).map((e) => e.type);
   expect(trace).toEqual(["TransactionPending", "Debited", "Credited", "TransactionAccepted"]);
+});
+
+it("shows nothing of a person who signed out in another window", async () => {
+  const { page, number } = await person("joan");
+  await page.goto(`${bank}/accounts/${number}`);
+  await page.getByTestId("closing").waitFor();
+  const other = await page.context().newPage();
+  await other.goto(bank);
+  await other.getByRole("button", { name: "Sign out" }).click();
+  await other.getByRole("button", { name: "Sign in" }).waitFor();
+
+  await page.getByLabel("deposit").check();
+  await page.getByLabel("Amount in GBP").fill("1,50");
+  await page.getByRole("button", { name: "Pay in" }).click();
+  await page.getByText("Enter an amount like 12.50").waitFor();
+  await page.getByLabel("Amount in GBP").fill("1.50");
+  await page.getByRole("button", { name: "Pay in" }).click();
+  await page.getByRole("button", { name: "Sign in" }).waitFor();
+  expect(await page.getByText(number).count()).toBe(0);
+  expect(log("read", "--subject", `account/${number}`).length).toBe(1);
 });

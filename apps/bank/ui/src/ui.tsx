@@ -33,7 +33,7 @@ export function Choice({ label, children, ...rest }: { label: string; children: 
   return (
     <div className="space-y-1">
       <label htmlFor={id} className="block text-sm font-medium">{label}</label>
-      <select id={id} className="w-full rounded-lg border border-stone-300 bg-white px-3 py-2 dark:border-stone-600 dark:bg-stone-900" {...rest}>
+      <select id={id} className="h-10.5 w-full rounded-lg border border-stone-300 bg-white px-3 py-2 dark:border-stone-600 dark:bg-stone-900" {...rest}>
         {children}
       </select>
     </div>
@@ -52,7 +52,7 @@ export function Card({ children, title }: { children: ReactNode; title?: string 
 export function Amount({ value, signed }: { value: Money; signed?: boolean }) {
   const negative = value.minor.startsWith("-");
   const colour = signed ? (negative ? "" : "text-emerald-700 dark:text-emerald-400") : "";
-  return <span className={`tabular-nums ${colour}`}>{signed && !negative ? "+" : ""}{format(value)}</span>;
+  return <span className={`whitespace-nowrap tabular-nums ${colour}`}>{signed && !negative ? "+" : ""}{format(value)}</span>;
 }
 
 export function Link({ to, children, className }: { to: string; children: ReactNode; className?: string }) {

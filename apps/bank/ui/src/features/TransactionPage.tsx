@@ -10,7 +10,7 @@ export function TransactionPage({ id }: { id: string }) {
   const t = query.data;
   return (
     <div className="space-y-6">
-      <Link to="/">← Accounts</Link>
+      <p><Link to="/">← Accounts</Link></p>
       {query.error && <Card>{query.error.message}</Card>}
       {t && (
         <Card title={t.reference ?? t.kind}>
