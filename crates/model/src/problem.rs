@@ -157,8 +157,9 @@ impl std::error::Error for Problem {}
 
 /// A member that does not have the form it must have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{member}: {reason}")]
+#[error("{member}{}{reason}", if .member.is_empty() { "" } else { ": " })]
 pub struct Invalid {
+    /// Empty for the whole.
     pub member: String,
     pub reason: String,
     /// Too large rather than malformed.
@@ -182,6 +183,7 @@ impl Invalid {
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
         let code = if invalid.too_large { Code::TooLarge } else { Code::Invalid };
-        Self::new(code, invalid.to_string()).member(invalid.member)
+        let problem = Self::new(code, invalid.to_string());
+        if invalid.member.is_empty() { problem } else { problem.member(invalid.member) }
     }
 }

@@ -100,7 +100,8 @@ fn diagnose<'a, T: Deserialize<'a>>(json: &'a str) -> Invalid {
     match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
         Err(error) => {
             let path = error.path().to_string();
-            let member = if path == "." { String::new() } else { path };
+            // `?` is where the text ends before its member does.
+            let member = if path == "." || path == "?" { String::new() } else { path };
             let mut reason = error.inner().to_string();
             if let Some(at) = reason.rfind(" at line ") {
                 reason.truncate(at);
