@@ -2,6 +2,7 @@
 //!
 //! Lines are sent as they come, many at a time; receipts stand in the order of
 //! the lines. A line that is refused is named by its number, and the rest goes on.
+//! When the bus gives no answer, or after an interrupt, it says from which line on.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -74,12 +75,16 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut waiting: VecDeque<(u64, Outcome)> = VecDeque::new();
     let mut tally = Tally::default();
     let mut number = 0;
-    let mut stopped = false;
-    loop {
+    let mut reading = true;
+    let mut stop = None;
+    while reading || !waiting.is_empty() {
         let full = waiting.len() >= args.inflight as usize;
         tokio::select! {
-            line = lines.recv(), if !full && !stopped => {
-                let Some(line) = line else { break };
+            line = lines.recv(), if reading && !full => {
+                let Some(line) = line else {
+                    reading = false;
+                    continue;
+                };
                 number += 1;
                 if line.trim().is_empty() {
                     continue;
@@ -103,6 +108,11 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                 Some((_, outcome)) => outcome.await,
                 None => std::future::pending().await,
             } } => {
+                // The bus is gone or stuck. To wait as long for each line behind it tells nothing new.
+                if let Err(PublishError::UnknownOutcome) = outcome {
+                    stop = Some(Stop::NoAnswer);
+                    break;
+                }
                 if let Some((line, _)) = waiting.pop_front() {
                     tally.settle(line, outcome, &mut out)?;
                 }
@@ -110,24 +120,49 @@ pub async fn run(args: Args) -> Result<(), Failure> {
                     out.flush()?;
                 }
             }
-            () = interrupts.next(), if !stopped => {
-                stopped = true;
-                eprintln!("daybook: stopped after line {number}; publish the same input again to go on, stored events are recognised by their ids");
-                break;
+            () = interrupts.next() => {
+                // The second time nobody wants to wait for answers.
+                if stop.replace(Stop::Interrupted).is_some() {
+                    break;
+                }
+                reading = false;
             }
         }
     }
-    for (line, outcome) in waiting {
-        tally.settle(line, outcome.await, &mut out)?;
-    }
     out.flush()?;
+    let unanswered = waiting.len();
+    let next = waiting.front().map_or(number + 1, |(line, _)| *line);
+    drop(waiting);
     client.close().await;
     let Tally { stored, duplicates, failed, first_failure } = tally;
-    if failed == 0 {
-        return if stopped { Err(Failure::new(PARTLY, "")) } else { Ok(()) };
-    }
-    let code = if stored == 0 { first_failure.unwrap_or(exit::FAILED) } else { PARTLY };
-    Err(Failure::new(code, format!("{stored} stored ({duplicates} were known), {failed} refused")))
+    let counts = format!("{stored} stored ({duplicates} were known), {failed} refused");
+    let why = match stop {
+        None if failed == 0 => return Ok(()),
+        None => {
+            let code = if stored == 0 { first_failure.unwrap_or(exit::FAILED) } else { PARTLY };
+            return Err(Failure::new(code, counts));
+        }
+        Some(Stop::Interrupted) => "interrupted",
+        Some(Stop::NoAnswer) => "the bus gives no answer",
+    };
+    let code = match stop {
+        Some(Stop::NoAnswer) if stored == 0 => exit::of(Code::UnknownOutcome),
+        _ => PARTLY,
+    };
+    Err(Failure::new(
+        code,
+        format!(
+            "{why} at line {next}: {counts}, {unanswered} without an answer; publish the same input again to go on, \
+             stored events are recognised by their ids"
+        ),
+    ))
+}
+
+/// Why it ended before the end of its input.
+#[derive(Clone, Copy)]
+enum Stop {
+    Interrupted,
+    NoAnswer,
 }
 
 fn parse(line: &str) -> Result<Vec<NewEvent>, String> {

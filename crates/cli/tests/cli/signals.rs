@@ -87,3 +87,33 @@ fn sigint_is_as_good_as_sigterm() {
     serve.signal(Signal::INT);
     assert_eq!(serve.wait().code(), Some(0));
 }
+
+#[test]
+fn an_interrupted_publish_ends_beside_a_bus_that_does_not_answer_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&dir.path().join("data"));
+    let mut publish = Command::new(DAYBOOK)
+        .args(["publish", "--bus", &serve.bus])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = publish.stdin.take().unwrap();
+    input.write_all(line("a", "k/1", None).as_bytes()).unwrap();
+    let mut receipts = BufReader::new(publish.stdout.take().unwrap()).lines();
+    assert!(receipts.next().unwrap().unwrap().contains("\"a\""));
+    serve.signal(Signal::STOP);
+    input.write_all((line("b", "k/1", None) + &line("c", "k/1", None)).as_bytes()).unwrap();
+    // The first waits for answers, which do not come; another one ends it.
+    let pid = rustix::process::Pid::from_child(&publish);
+    while publish.try_wait().unwrap().is_none() {
+        rustix::process::kill_process(pid, Signal::INT).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    serve.signal(Signal::CONT);
+    let ended = publish.wait_with_output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(7), "{told}");
+    assert!(told.contains("interrupted at line 2: 1 stored"), "{told}");
+}
