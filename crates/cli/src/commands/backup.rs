@@ -66,6 +66,10 @@ const RETRY: Duration = Duration::from_secs(1);
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = Interrupts::listen()?;
+    super::not_of_a_demo(&args.data)?;
+    if !args.data.join("LOG").is_file() {
+        return Err(Failure::failed(format!("{} holds no log", args.data.display())));
+    }
     let Some(bus) = &args.bus else {
         let _lock = Lock::take_to_read(&args.data).map_err(|error| match error {
             OpenError::InUse { .. } => {
@@ -113,9 +117,6 @@ fn ship_all(
 /// A log that nobody has open is not the one that this bus serves: how far it is
 /// durable would be a guess.
 fn served(args: &Args, bus: &str) -> Result<(), Failure> {
-    if !args.data.join("LOG").is_file() {
-        return Err(Failure::failed(format!("{} holds no log", args.data.display())));
-    }
     if !Lock::is_held(&args.data) {
         return Err(Failure::failed(format!(
             "no server has {} open, so {bus} serves another log; leave --bus away to copy this one",

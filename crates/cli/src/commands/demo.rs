@@ -40,6 +40,12 @@ const SERVICES: [(&str, &str); 4] =
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = super::Interrupts::listen()?;
+    if args.data.join("LOG").exists() {
+        let data = args.data.display();
+        return Err(Failure::failed(format!(
+            "{data} is a log of `daybook serve`; a demo keeps its own in a directory of its own: --data OTHER"
+        )));
+    }
     let config = daybook_server::Config::new(args.data.join("log")).listen(args.listen);
     let server = daybook_server::start(config).await.map_err(|e| Failure::failed(e.to_string()))?;
     let bus = format!("http://{}", server.local_addr());

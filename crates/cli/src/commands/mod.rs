@@ -24,7 +24,23 @@ pub mod verify;
 use daybook_client::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use std::path::Path;
+
 use crate::exit::Failure;
+
+/// A demo keeps its log in `log` of its data directory. Who names the one where the other is meant
+/// would begin an empty log beside it, or be told that there is none.
+pub fn not_of_a_demo(data: &Path) -> Result<(), Failure> {
+    let log = data.join("log");
+    if data.join("LOG").exists() || !log.join("LOG").exists() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{} is the directory of a demo; its log is in {log}: --data {log}",
+        data.display(),
+        log = log.display()
+    )))
+}
 
 /// Where the bus is.
 #[derive(clap::Args, Clone)]

@@ -43,6 +43,7 @@ pub fn indexing() -> std::sync::Arc<dyn Fn(daybook_store::local::Reached) + Send
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = super::Interrupts::listen()?;
+    super::not_of_a_demo(&args.data)?;
     let mut config = daybook_server::Config::new(args.data).listen(args.listen);
     config.store.progress = Some(indexing());
     config.read_only = args.read_only;

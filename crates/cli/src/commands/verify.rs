@@ -21,6 +21,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
+    super::not_of_a_demo(&args.data)?;
     let mut progress = Progress::new("verify");
     let found = local::verify(&args.data, |reached| {
         progress.at(reached.events, reached.bytes, reached.bytes_total);

@@ -19,6 +19,44 @@ fn a_bad_line_is_named_by_its_number_and_the_rest_is_stored() {
 }
 
 #[test]
+fn a_line_that_is_no_event_says_what_is_missing_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = Serve::start(&dir.path().join("data"));
+    for (input, told) in [
+        (r#"{"type":"Noted"}"#, "line 1: no CloudEvent: missing field `specversion`\n"),
+        (r#"{"specversion":"1.0""#, "line 1: no CloudEvent: EOF while parsing an object\n"),
+        ("hello", "line 1: no CloudEvent: expected value\n"),
+    ] {
+        let ran = serve.run(&["publish"], input);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_directory_of_a_demo_is_not_taken_for_a_log_nor_a_log_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = dir.path().join("demo");
+    drop(Serve::start(&demo.join("log")));
+    let (data, log) = (demo.to_str().unwrap(), demo.join("log"));
+    let log = log.to_str().unwrap();
+    let copy = dir.path().join("copy");
+    for command in [
+        &["serve", "--listen", "127.0.0.1:0", "--data", data][..],
+        &["verify", "--data", data],
+        &["backup", copy.to_str().unwrap(), "--data", data],
+    ] {
+        let ran = run(command, "");
+        assert_eq!(ran.code, 1, "{command:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("--data {log}")), "{command:?}: {}", ran.stderr);
+    }
+    let ran = run(&["demo", "--data", log, "--listen", "127.0.0.1:0", "--bank-listen", "127.0.0.1:0"], "");
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("is a log of `daybook serve`"), "{}", ran.stderr);
+    assert_eq!(std::fs::read_dir(&demo).unwrap().count(), 1, "something was begun beside the log");
+}
+
+#[test]
 fn a_conflict_is_code_4_and_does_not_tell_the_value() {
     let dir = tempfile::tempdir().unwrap();
     let serve = Serve::start(&dir.path().join("data"));
