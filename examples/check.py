@@ -37,7 +37,7 @@ with tempfile.TemporaryDirectory() as data:
             print("README:", command)
 
         # The pages that a reader follows from an empty directory.
-        for page in ["operations.md"]:
+        for page in ["operations.md", "protocol.md"]:
             with tempfile.TemporaryDirectory() as directory:
                 clean = {name: value for name, value in env.items() if not name.startswith("DAYBOOK_")}
                 run_page(root / "docs" / page, directory, clean)

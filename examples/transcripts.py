@@ -1,9 +1,11 @@
-"""Runs the commands of a page's fenced `console` blocks, in order, and compares
-what they print, with … for what differs from run to run.
+"""Runs the commands of a page's fenced `console` blocks and the messages of its
+`websocket` blocks, in order, and compares what they print and what comes back,
+with … for what differs from run to run.
 
 A command that ends in ` &` runs until the page is done; it has begun when it has
 printed what the page says. Ports 7400 to 7409 stand for free ones."""
 
+import json
 import os
 import pathlib
 import re
@@ -19,6 +21,34 @@ def commands(page):
         for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
             command, _, expected = part.partition("\n")
             yield command, expected.strip()
+
+
+def steps(page):
+    """The page's commands, each with what it prints, and its blocks of messages, each with None."""
+    for kind, block in re.findall(r"```(console|websocket)\n(.*?)```", page, re.S):
+        yield from commands(f"```console\n{block}```") if kind == "console" else [(block, None)]
+
+
+def messages(block, url):
+    """Sends what stands behind `>`; each line behind `<` is a message that then comes, in any order
+    up to the next `>`. TOKEN is the last one that came."""
+    # Only pages with such blocks need it.
+    from websockets.sync.client import connect
+
+    token = ""
+    with connect(url, subprotocols=["daybook.v1.json"]) as socket:
+        for turn in re.split(r"^> ", block, flags=re.M)[1:]:
+            sent, _, answers = turn.partition("\n")
+            socket.send(sent.replace("TOKEN", token))
+            wanted = [line.removeprefix("< ") for line in answers.splitlines()]
+            while wanted:
+                frame = json.loads(socket.recv(timeout=60))
+                for message in frame if isinstance(frame, list) else [frame]:
+                    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+                    line = next((line for line in wanted if matches(line, text)), None)
+                    assert line, f"> {sent}\nexpected one of:\n{wanted}\ngot:\n{text}"
+                    wanted.remove(line)
+                    token = message["deliveries"][-1]["token"] if message["op"] == "deliver" else token
 
 
 def matches(expected, printed):
@@ -41,7 +71,11 @@ def run_page(path, directory, env):
     env = {**env, "DAYBOOK_BUS": "http://127.0.0.1:" + ports.get("7400", "7400")}
     running = []
     try:
-        for command, expected in commands(page):
+        for command, expected in steps(page):
+            if expected is None:
+                messages(command, "ws" + env["DAYBOOK_BUS"].removeprefix("http") + "/v1/ws")
+                print(f"{path.name}: {command[:100].splitlines()[0]}")
+                continue
             if command.endswith(" &"):
                 output = pathlib.Path(directory) / f".output-{len(running)}"
                 with open(output, "w") as file:
