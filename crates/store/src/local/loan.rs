@@ -10,8 +10,9 @@
 //! 1. A call that nobody follows is forgotten after [`LATE`]: a thread of our
 //!    own does the work.
 //! 2. Whoever lends is told of a write that takes longer than that.
-//! 3. After either of the two no thread is borrowed for [`REST`]: a disk that is
-//!    slow, or threads that are busy, cost a hundredth of the time.
+//! 3. After either of the two no thread is borrowed for a while: [`REST`] the
+//!    first time, twice as long each time that it happens again soon, so that a
+//!    disk that hangs, or threads that are busy, come to cost a hundredth of the time.
 //!
 //! # Not here
 //! Clocks and locks: `queue.rs` has them.
@@ -23,10 +24,13 @@ use crate::Lender;
 
 /// A sync takes a fraction of a millisecond, and so does the way to it.
 pub(super) const LATE: Duration = Duration::from_millis(5);
-const REST: Duration = Duration::from_millis(500);
+/// The first time it may be an accident: our own threads make more, smaller batches.
+const REST: Duration = Duration::from_millis(10);
+const REST_MAX: Duration = Duration::from_millis(500);
 /// Syncs that take longer than this on average are slow.
 const SLOW: Duration = Duration::from_micros(400);
-/// How many syncs an average remembers, roughly.
+/// How many syncs an average remembers, roughly. So many writes in time make half
+/// of a rest forgotten.
 const REMEMBERED: u32 = 16;
 
 #[derive(Default)]
@@ -37,6 +41,8 @@ pub(super) struct Loan {
     /// Since when a lent thread is at the disk, and whether its owner was told.
     writes: Option<(Instant, bool)>,
     rests_until: Option<Instant>,
+    /// How long it rested last; shorter with every write in time.
+    rest: Duration,
     /// Average time of a sync, whoever waited for it.
     syncs: Duration,
 }
@@ -68,7 +74,7 @@ impl Loan {
     /// A thread of our own has begun: whoever was called has not come.
     pub fn overtaken(&mut self, now: Instant) {
         if self.called.take().is_some() {
-            self.rests_until = Some(now + REST);
+            self.rest(now);
         }
     }
 
@@ -81,16 +87,23 @@ impl Loan {
     }
 
     pub fn written(&mut self, now: Instant) {
-        if let Some((since, _)) = self.writes.take()
-            && now.saturating_duration_since(since) >= LATE
-        {
-            self.rests_until = Some(now + REST);
+        let Some((since, _)) = self.writes.take() else { return };
+        if now.saturating_duration_since(since) >= LATE {
+            self.rest(now);
+        } else {
+            self.rest -= self.rest / REMEMBERED;
         }
     }
 
-    /// The disk took so long to confirm a write.
+    fn rest(&mut self, now: Instant) {
+        self.rest = (self.rest * 2).clamp(REST, REST_MAX);
+        self.rests_until = Some(now + self.rest);
+    }
+
+    /// The disk took so long to confirm a write. One that took very long is an
+    /// accident, and counts no more than one that is slow.
     pub fn synced(&mut self, took: Duration) {
-        self.syncs = (self.syncs * (REMEMBERED - 1) + took) / REMEMBERED;
+        self.syncs = (self.syncs * (REMEMBERED - 1) + took.min(SLOW * 2)) / REMEMBERED;
     }
 
     /// Whom to tell, once, that its thread is long at the disk.
@@ -156,6 +169,27 @@ mod tests {
         loan.overtaken(now + LATE);
         assert!(loan.call(now + LATE).is_none());
         assert!(loan.call(now + LATE + REST).is_some());
+    }
+
+    #[test]
+    fn a_rest_is_short_the_first_time_and_longer_as_long_as_it_happens_again() {
+        let (mut loan, begun) = loan();
+        let mut now = begun;
+        let mut late = |loan: &mut Loan| {
+            now += REST_MAX * 2;
+            loan.call(now).unwrap();
+            loan.overtaken(now + LATE);
+            (0..).map(|i| REST * i).find(|rested| loan.call(now + LATE + *rested).is_some()).unwrap()
+        };
+        let rests: Vec<_> = (0..8).map(|_| late(&mut loan)).collect();
+        assert_eq!(rests[..4], [REST, REST * 2, REST * 4, REST * 8]);
+        assert_eq!(rests[6..], [REST_MAX; 2]);
+        // Many writes in time: it was an accident.
+        for _ in 0..REMEMBERED * 8 {
+            loan.writes(begun);
+            loan.written(begun);
+        }
+        assert_eq!(late(&mut loan), REST);
     }
 
     #[test]
