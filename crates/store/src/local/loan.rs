@@ -100,10 +100,15 @@ impl Loan {
         self.rests_until = Some(now + self.rest);
     }
 
-    /// The disk took so long to confirm a write. One that took very long is an
-    /// accident, and counts no more than one that is slow.
+    /// The disk took so long to confirm a write. One that took much longer than
+    /// others is an accident, and counts less.
     pub fn synced(&mut self, took: Duration) {
-        self.syncs = (self.syncs * (REMEMBERED - 1) + took.min(SLOW * 2)) / REMEMBERED;
+        self.syncs = (self.syncs * (REMEMBERED - 1) + took.min((self.syncs * 2).max(SLOW * 2))) / REMEMBERED;
+    }
+
+    /// How long a sync takes.
+    pub fn average_sync(&self) -> Duration {
+        self.syncs
     }
 
     /// Whom to tell, once, that its thread is long at the disk.

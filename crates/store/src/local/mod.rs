@@ -25,6 +25,7 @@ mod lanes;
 mod loan;
 mod lookup;
 mod page;
+mod patience;
 mod placed;
 mod query;
 mod queue;

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::loan::Loan;
 use super::lookup::{Facts, Returned};
+use super::patience::{Patience, Wait};
 use crate::{AppendError, Batch, Call, Fence, Lender, Stored};
 
 pub(super) type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
@@ -97,6 +98,9 @@ struct State {
     loan: Loan,
     /// Most of what comes is in conflict: to wait for more of it gains nothing.
     contested: bool,
+    patience: Patience,
+    /// Of what waits, how many requests were there when the last batch was written.
+    early: usize,
 }
 
 impl State {
@@ -165,9 +169,8 @@ const CHUNK: usize = 16;
 const CHUNK_BYTES: usize = 16 << 10;
 /// Bytes of a request that is more than an event or two.
 const LARGE_BYTES: usize = 2 << 10;
-/// A pause without an arrival that ends the wait for more.
+/// The wait for half of all.
 const GATHER_STEP: Duration = Duration::from_micros(100);
-/// The longest wait for more, however many keep coming.
 const GATHER_MAX: Duration = Duration::from_millis(2);
 
 impl Queue {
@@ -304,9 +307,10 @@ impl Queue {
     /// No work is taken beyond `room` bytes.
     ///
     /// Writers answered together come back together: `answered` of them are
-    /// likely to, so a moment's patience for half of all makes two waves, of
-    /// which one computes while the other syncs. It ends when nobody came for a step,
-    /// and there is none where most would be refused anyway.
+    /// likely to. Are they back before a sync would be over, they make one wave
+    /// with all others (`patience.rs`). Else a moment's patience for half of all
+    /// makes two waves, of which one computes while the other syncs; it ends when
+    /// nobody came for a step. There is none where most would be refused anyway.
     pub(super) fn take(&self, have: usize, room: usize, answered: usize) -> Taken {
         let mut state = self.lock();
         while state.writing && (room == 0 || !state.has_chunk()) {
@@ -315,27 +319,45 @@ impl Queue {
             (state.wanted, state.wanted_bytes) = if room == 0 { nothing } else { (CHUNK, CHUNK_BYTES) };
             state = self.more.wait(state).expect("no code panics while it holds this lock");
         }
-        let wave = (answered + have + state.work.len()) / 2;
+        let here = have + state.work.len();
+        let all = answered + have + state.early;
+        if !state.writing && room > 0 && !state.contested && state.closed.is_none() {
+            let sync = state.loan.average_sync();
+            let whole = if here < all { state.patience.whole(all, sync) } else { None };
+            let half = Wait { requests: (answered + here) / 2, pause: GATHER_STEP, longest: GATHER_MAX };
+            state = self.gather(state, have, whole.unwrap_or(half));
+            if whole.is_some() {
+                let together = have + state.work.len() >= all;
+                state.patience.waited(together);
+            }
+        }
+        let write = !state.writing;
+        state.writing = true;
+        Taken { work: state.take(room), write }
+    }
+
+    /// Waits for more than the `have` requests of a group and what waits already.
+    fn gather<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        have: usize,
+        wait: Wait,
+    ) -> MutexGuard<'a, State> {
         let begun = Instant::now();
-        while !state.writing
-            && have + state.work.len() < wave
-            && room > 0
-            && !state.contested
+        while have + state.work.len() < wait.requests
             && state.closed.is_none()
-            && begun.elapsed() < GATHER_MAX
+            && begun.elapsed() < wait.longest
         {
             let before = state.work.len();
-            (state.wanted, state.wanted_bytes) = (wave - have, usize::MAX);
-            let waited = self.more.wait_timeout(state, GATHER_STEP);
+            (state.wanted, state.wanted_bytes) = (wait.requests - have, usize::MAX);
+            let waited = self.more.wait_timeout(state, wait.pause);
             state = waited.expect("no code panics while it holds this lock").0;
             if state.work.len() == before {
                 break;
             }
         }
         state.wanted = 0;
-        let write = !state.writing;
-        state.writing = true;
-        Taken { work: state.take(room), write }
+        state
     }
 
     /// The group is complete: somebody else may begin the next one. Tells whether
@@ -361,6 +383,7 @@ impl Queue {
         }
         let now = Instant::now();
         state.writing = false;
+        state.early = state.work.len();
         state.loan.written(now);
         state.unproven = (!proven).then_some(now);
         if state.wanted > 0 {
@@ -453,5 +476,20 @@ mod tests {
             queue.push(append()).unwrap();
             assert_eq!(*calls.0.lock().unwrap(), [expected]);
         }
+    }
+
+    #[test]
+    fn a_group_waits_for_all_who_were_answered_while_a_sync_takes_longer_than_they() {
+        let queue = Queue::new(1 << 20);
+        // Until the average is long enough for any machine.
+        (0..400).for_each(|_| queue.written(true, Some(Duration::from_secs(600))));
+        // Two came while the last batch was written, whose three are answered now.
+        (0..2).for_each(|_| queue.push(append()).unwrap());
+        queue.written(true, None);
+        let taken = std::thread::scope(|scope| {
+            scope.spawn(|| (0..3).for_each(|_| queue.push(append()).unwrap()));
+            queue.take(0, usize::MAX, 3)
+        });
+        assert_eq!((taken.work.len(), taken.write), (5, true));
     }
 }
