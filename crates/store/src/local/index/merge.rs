@@ -7,6 +7,7 @@ use daybook_log::{Disk, LogId};
 
 use super::codec::{KeyEntry, Posting};
 use super::mem::Mem;
+use super::named;
 use super::names;
 use super::run::Run;
 use super::times::IdTimes;
@@ -80,7 +81,7 @@ pub(super) fn merge(
     for run in runs {
         let mut position = run.base;
         while position < run.end {
-            for place in run.places(position)? {
+            for place in run.places(position).map_err(|e| named(run, &e))? {
                 merged.place(position, place)?;
                 position += 1;
             }
@@ -149,7 +150,8 @@ impl<'a, T: Blocks> Cursor<'a, T> {
 
     fn peek(&mut self) -> io::Result<Option<&T>> {
         while self.is_dry() && self.next_block < T::blocks(self.run) {
-            self.block = (self.read)(self.run, self.next_block)?.into_iter();
+            let block = (self.read)(self.run, self.next_block).map_err(|e| named(self.run, &e))?;
+            self.block = block.into_iter();
             self.next_block += 1;
         }
         Ok(self.block.as_slice().first())

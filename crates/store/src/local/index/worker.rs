@@ -3,8 +3,10 @@
 //! # After a failure
 //! A full disk is tried again every second. Until then memory grows by a run's
 //! worth of events, then publishes are refused. The log does not wait for any
-//! of this.
+//! of this. A run that is damaged is told by name, and none are merged any more
+//! until the index is made again: each try would read all of them for nothing.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -29,7 +31,8 @@ impl Worker {
     pub fn start(inner: Arc<Inner>, disk: Arc<dyn Disk>, log: LogId, run_events: usize) -> io::Result<Self> {
         let (asked, inbox) = mpsc::sync_channel::<()>(1);
         let stop = Arc::new(AtomicBool::new(false));
-        let task = Task { inner, disk, log, run_events, stop: stop.clone() };
+        let stopped = stop.clone();
+        let task = Task { inner, disk, log, run_events, stop: stopped, merges: Cell::new(true) };
         let thread = std::thread::Builder::new().name("indexer".into()).spawn(move || {
             loop {
                 match task.work() {
@@ -77,6 +80,8 @@ struct Task {
     log: LogId,
     run_events: usize,
     stop: Arc<AtomicBool>,
+    /// Until one of the runs turns out to be damaged.
+    merges: Cell<bool>,
 }
 
 impl Task {
@@ -84,13 +89,22 @@ impl Task {
         loop {
             self.flush()?;
             let runs = self.inner.visible().index.runs.clone();
-            let Some(some) = merge::choose(&runs, self.run_events) else { return Ok(()) };
+            let some = merge::choose(&runs, self.run_events).filter(|_| self.merges.get());
+            let Some(some) = some else { return Ok(()) };
             // Until the old ones are removed both are there. Many small runs are
             // slower to ask, a full disk is worse.
             if !self.inner.space.has_room_for(some.iter().map(|run| run.bytes).sum()) {
                 return Ok(());
             }
-            let run = merge::merge(&*self.disk, self.log, some, &mut || self.flush())?;
+            let run = match merge::merge(&*self.disk, self.log, some, &mut || self.flush()) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::warn!(%error, "the runs of the index stay as many as they are");
+                    self.merges.set(false);
+                    self.remove_half_written();
+                    continue;
+                }
+                run => run?,
+            };
             self.index(|index| index.merged(Arc::new(run)));
             for old in some {
                 self.disk.remove(&old.name)?;
@@ -117,12 +131,16 @@ impl Task {
         Ok(())
     }
 
-    /// Gives back what was written in vain, and closes the gate once memory has
-    /// no place for more.
-    fn trouble(&self, error: &io::Error) {
+    /// Gives back what was written in vain.
+    fn remove_half_written(&self) {
         for name in self.disk.list().unwrap_or_default().iter().filter(|name| name.ends_with(".tmp")) {
             let _ = self.disk.remove(name);
         }
+    }
+
+    /// Closes the gate once memory has no place for more.
+    fn trouble(&self, error: &io::Error) {
+        self.remove_half_written();
         self.index(|index| {
             index.trouble = Some(error.to_string());
             if let Some((cause, reason)) = index.crowded() {

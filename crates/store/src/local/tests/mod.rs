@@ -99,7 +99,9 @@ impl Fixture {
     /// Returns once everything that was in memory is in a run. Nothing is looked up
     /// for that: no id before has a time.
     async fn moved_to_a_run(&self) {
-        let events = (0..16).map(|i| NewEvent::new(format!("0198c0de-0000-7000-8abc-{i:012x}"), "T"));
+        let next = self.store.inner.visible().index.end();
+        let id = |i: u64| format!("0198c0de-0000-7000-8abc-{:012x}", next + i);
+        let events = (0..16).map(|i| NewEvent::new(id(i), "T"));
         self.store.append(batch("filler", events.collect())).await.unwrap();
         while self.store.inner.visible().index.size().2 > 0 {
             tokio::task::yield_now().await;
@@ -258,6 +260,30 @@ async fn a_read_finds_what_has_moved_from_memory_to_a_run_since_it_began() {
     f.index.release(Call::Read);
     let page = read.await.unwrap();
     assert!(page.events.iter().map(|event| event.position.0).eq(0..OLD));
+}
+
+/// It was once merged in vain every second, and whenever a run was written.
+#[tokio::test]
+async fn a_damaged_run_is_merged_in_vain_once() {
+    let f = Fixture::new().await;
+    f.merged().await;
+    f.moved_to_a_run().await;
+    let index = f.data().join("index");
+    let names = || -> Vec<_> {
+        let names = std::fs::read_dir(&index).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let damaged = names().into_iter().max().unwrap();
+    let file = std::fs::File::options().write(true).open(index.join(&damaged)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damaged", 70).unwrap();
+    let made = f.index.count(Call::Create);
+    // The third of them would be merged with it.
+    for _ in 0..7 {
+        f.moved_to_a_run().await;
+    }
+    assert_eq!(f.index.count(Call::Create), made + 7 + 1);
+    let names = names();
+    assert!(names.contains(&damaged) && names.iter().all(|name| name.ends_with(".run")), "{names:?}");
 }
 
 /// A lent thread does nothing else for the length of a sync: the store has to notice
