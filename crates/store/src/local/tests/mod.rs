@@ -289,7 +289,7 @@ async fn a_damaged_run_is_merged_in_vain_once() {
 /// A lent thread does nothing else for the length of a sync: the store has to notice
 /// how long that is, whoever waited for it.
 #[tokio::test]
-async fn no_thread_is_borrowed_once_a_sync_was_slow() {
+async fn no_thread_is_borrowed_while_syncs_are_slow() {
     #[derive(Default)]
     struct Calls(AtomicI64);
 
@@ -301,8 +301,9 @@ async fn no_thread_is_borrowed_once_a_sync_was_slow() {
         fn miss(&self) {}
     }
 
-    // Many times as long as a thread is borrowed for.
-    const SLOW: Duration = Duration::from_millis(50);
+    // Many times as long as a thread is borrowed for, and so often that it is no accident.
+    const SLOW: Duration = Duration::from_millis(5);
+    const TIMES: u64 = 20;
     for slow in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let log = daybook_log::sim::SimDisk::default();
@@ -312,7 +313,9 @@ async fn no_thread_is_borrowed_once_a_sync_was_slow() {
         let append = |id: &str| store.append(batch("a", vec![NewEvent::new(id, "T")]));
         if slow {
             log.set_sync_time(SLOW);
-            append("alone").await.unwrap();
+            for i in 0..TIMES {
+                append(&format!("alone-{i}")).await.unwrap();
+            }
             log.set_sync_time(Duration::ZERO);
         }
         let calls = Arc::new(Calls::default());
