@@ -36,6 +36,8 @@ export function useLive(): boolean {
       socket.onclose = () => {
         setLive(false);
         if (closed) return;
+        // It ends when the session does, too.
+        queries.invalidateQueries({ queryKey: ["init"] });
         timer = setTimeout(connect, backoff);
         backoff = Math.min(backoff * 2, 5000);
       };

@@ -1,6 +1,7 @@
 //! Who is signed in, and whether a request comes from our own page.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::Bank;
@@ -42,7 +44,13 @@ pub(crate) struct Sessions {
     /// By hash: whoever reads our memory cannot sign in with it.
     open: Mutex<HashMap<[u8; 32], (SignedIn, Instant)>>,
     failures: Mutex<HashMap<String, (u32, Instant)>>,
+    /// Changes when somebody signs out: sockets look whether it was their session.
+    ended: watch::Sender<()>,
 }
+
+/// Which session a request belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Key([u8; 32]);
 
 impl Sessions {
     /// A fresh session; the cookie to set. An old one of this browser ends.
@@ -58,7 +66,18 @@ impl Sessions {
     pub fn end(&self, headers: &HeaderMap) {
         if let Some(secret) = cookie(headers) {
             self.open.lock().expect("no code panics while it holds this lock").remove(&hash(&secret));
+            self.ended.send_replace(());
         }
+    }
+
+    pub fn ended(&self) -> watch::Receiver<()> {
+        self.ended.subscribe()
+    }
+
+    /// Looking is no sign of life: a session that only listens falls idle.
+    pub fn is_open(&self, key: Key) -> bool {
+        let open = self.open.lock().expect("no code panics while it holds this lock");
+        open.get(&key.0).is_some_and(|(_, seen)| seen.elapsed() < IDLE)
     }
 
     pub fn expired_cookie() -> String {
@@ -105,6 +124,14 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
     let all = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = all.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, secret)| secret.to_owned())
+}
+
+impl FromRequestParts<Arc<Bank>> for Key {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Bank>) -> Result<Self, Infallible> {
+        Ok(Self(hash(&cookie(&parts.headers).unwrap_or_default())))
+    }
 }
 
 impl FromRequestParts<Arc<Bank>> for SignedIn {

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::Bank;
 use crate::services::segment;
-use crate::sessions::SignedIn;
+use crate::sessions::{Key, SignedIn};
 
 /// Updates a slow page may be behind; then it is closed and starts afresh.
 const BEHIND_MAX: usize = 1_024;
@@ -91,16 +91,18 @@ fn take(bank: &Bank, block: &str, next: &mut Option<u64>) {
 pub(crate) async fn socket(
     State(bank): State<Arc<Bank>>,
     who: SignedIn,
+    session: Key,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     // Listening begins before the accounts are read, so that nothing falls between.
     let updates = bank.updates.send.subscribe();
-    upgrade.on_upgrade(move |socket| serve(bank, who, updates, socket))
+    upgrade.on_upgrade(move |socket| serve(bank, who, session, updates, socket))
 }
 
 async fn serve(
     bank: Arc<Bank>,
     who: SignedIn,
+    session: Key,
     mut updates: broadcast::Receiver<Arc<Value>>,
     mut socket: WebSocket,
 ) {
@@ -112,22 +114,27 @@ async fn serve(
         numbers.filter_map(|a| a["number"].as_str()).map(str::to_owned).collect();
     let mut transactions: HashSet<String> = HashSet::new();
     let mut shutdown = bank.shutdown.clone();
+    let mut ended = bank.sessions.ended();
+    // It may have ended while the connection began.
+    ended.mark_changed();
     loop {
         let update = tokio::select! {
-            update = updates.recv() => update,
+            update = updates.recv() => Some(update),
+            _ = ended.changed() => None,
             message = socket.recv() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => continue,
             },
             _ = shutdown.changed() => return,
         };
+        // Signed out elsewhere, or idle for too long: nothing more is told.
+        if !bank.sessions.is_open(session) {
+            return close(socket, close_code::POLICY, "sign in first").await;
+        }
         let update = match update {
-            Ok(update) => update,
-            Err(_) => {
-                let frame = CloseFrame { code: close_code::AGAIN, reason: "too slow; start afresh".into() };
-                let _ = socket.send(Message::Close(Some(frame))).await;
-                return;
-            }
+            None => continue,
+            Some(Ok(update)) => update,
+            Some(Err(_)) => return close(socket, close_code::AGAIN, "too slow; start afresh").await,
         };
         for message in concerning(&bank, &who, &update, &mut accounts, &mut transactions).await {
             let sent = tokio::time::timeout(
@@ -139,6 +146,10 @@ async fn serve(
             }
         }
     }
+}
+
+async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
+    let _ = socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
 }
 
 /// What this user's page is told of an update.
