@@ -29,7 +29,7 @@ use super::lookup::Lookups;
 use super::queue::{Begun, Taken};
 use super::room::Room;
 use super::sequencer::Sequencer;
-use super::tail::Records;
+use super::tail::{Chunk, Records};
 use super::{Inner, query};
 use crate::ReadError;
 use crate::planted::{Bug, has};
@@ -96,6 +96,7 @@ struct Writer {
 /// Makes groups visible, one after the other.
 struct Publisher {
     indexer: Worker,
+    chunk: Chunk,
 }
 
 impl Committer {
@@ -119,7 +120,7 @@ impl Committer {
             inner,
             sequencer: Mutex::new(sequencer),
             writer: Mutex::new(Writer { log, room, refused: String::new(), sync: None }),
-            publisher: Mutex::new(Publisher { indexer }),
+            publisher: Mutex::new(Publisher { indexer, chunk: Chunk::default() }),
             drafts: Mutex::default(),
         })
     }
@@ -173,7 +174,7 @@ impl Committer {
             None => writer.write(&mut group, &self.inner),
         };
         // Taken before anybody else may write: groups become visible in their order.
-        let publisher = lock(&self.publisher);
+        let mut publisher = lock(&self.publisher);
         let proven = writer.log.is_vouched() || writer.log.poisoned().is_some();
         let sync = writer.sync.take();
         drop(writer);
@@ -270,7 +271,7 @@ impl Writer {
 
 impl Publisher {
     fn publish(
-        &self,
+        &mut self,
         inner: &Inner,
         group: Group,
         places: Vec<Place>,
@@ -296,11 +297,12 @@ impl Publisher {
         }
     }
 
-    fn show(&self, inner: &Inner, group: &Group, places: &[Place]) {
+    fn show(&mut self, inner: &Inner, group: &Group, places: &[Place]) {
         if places.is_empty() {
             return;
         }
-        let records = Records::new(group.first, (places.len(), group.draft.len()), group.draft.bodies());
+        let size = (places.len(), group.draft.len());
+        let records = Records::new(&mut self.chunk, group.first, size, group.draft.bodies());
         let mut visible = inner.visible.write().expect("no code panics while it holds this lock");
         debug_assert_eq!(visible.index.end(), group.first, "groups become visible in their order");
         let mut rest = places;

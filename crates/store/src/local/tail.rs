@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
+use bytes::{Bytes, BytesMut};
 use daybook_model::{Event, Position};
 
 use super::codec;
@@ -26,29 +27,46 @@ pub(crate) struct Recent {
     at: u32,
 }
 
+/// Memory for the records of many writes. A piece of its own for each, none as long
+/// as the other and made by whichever thread wrote, left the allocator with several
+/// times what is in use.
+#[derive(Default)]
+pub(crate) struct Chunk(BytesMut);
+
+const CHUNK_BYTES: usize = 1 << 20;
+
 /// The records that were written together.
 pub(crate) struct Records {
     first: u64,
-    bytes: Vec<u8>,
+    /// Of a chunk, which is there as long as one of its records.
+    bytes: Bytes,
     /// Where each record ends, and its event once somebody has read it.
     each: Vec<(u32, OnceLock<Known>)>,
 }
 
 impl Records {
     /// `len` bytes in all, or a little less.
-    pub fn new<'a>(first: u64, (count, len): (usize, usize), bodies: impl Iterator<Item = &'a [u8]>) -> Self {
-        let (mut bytes, mut each) = (Vec::with_capacity(len), Vec::with_capacity(count));
-        for body in bodies {
-            bytes.extend_from_slice(body);
-            each.push((bytes.len() as u32, OnceLock::new()));
+    pub fn new<'a>(
+        Chunk(chunk): &mut Chunk,
+        first: u64,
+        (count, len): (usize, usize),
+        bodies: impl Iterator<Item = &'a [u8]>,
+    ) -> Self {
+        if chunk.capacity() < len {
+            *chunk = BytesMut::with_capacity(len.max(CHUNK_BYTES));
         }
-        Self { first, bytes, each }
+        let mut each = Vec::with_capacity(count);
+        for body in bodies {
+            chunk.extend_from_slice(body);
+            each.push((chunk.len() as u32, OnceLock::new()));
+        }
+        Self { first, bytes: chunk.split().freeze(), each }
     }
 
     /// One whose event is known already.
     pub fn of(event: Arc<Event>, defaulted: codec::Defaulted) -> Self {
         let first = event.position.0;
-        Self { first, bytes: Vec::new(), each: vec![(0, OnceLock::from((event, defaulted)))] }
+        Self { first, bytes: Bytes::new(), each: vec![(0, OnceLock::from((event, defaulted)))] }
     }
 
     fn body(&self, at: usize) -> &[u8] {
@@ -156,5 +174,33 @@ mod tests {
         }
         assert!(tail.get(Position(9)).is_some());
         assert!(tail.first().unwrap() >= 7, "10 × 30 kB in 100 kB: {:?}", tail.first());
+    }
+
+    #[test]
+    fn writes_of_any_length_share_memory_and_keep_their_records_to_themselves() {
+        const BYTES: usize = 4 << 20;
+        let body = |write: usize, at: usize| vec![write as u8; 1 + (write * 7_919 + at * 104_729) % 3_000];
+        let (mut chunk, mut tail) = (Chunk::default(), Tail::new(BYTES));
+        let mut write_of = Vec::new();
+        let taken = allocation_counter::measure(|| {
+            for write in 0..800 {
+                let bodies: Vec<_> = (0..1 + write % 16).map(|at| body(write, at)).collect();
+                let (count, len) = (bodies.len(), bodies.iter().map(Vec::len).sum());
+                let bodies = bodies.iter().map(Vec::as_slice);
+                tail.push(Records::new(&mut chunk, write_of.len() as u64, (count, len), bodies));
+                write_of.resize(write_of.len() + count, write);
+            }
+        });
+        assert!(taken.bytes_max < (BYTES + 2 * CHUNK_BYTES) as u64, "{} bytes", taken.bytes_max);
+        let first = tail.first().unwrap();
+        assert!(first > 0, "what is old has gone");
+        for (position, write) in (first..).zip(&write_of[first as usize..]) {
+            let recent = tail.get(Position(position)).unwrap();
+            let at = recent.at as usize;
+            assert_eq!(recent.records.body(at), body(*write, at));
+        }
+        let long = vec![7; CHUNK_BYTES + 1];
+        let records = Records::new(&mut chunk, 0, (1, long.len()), std::iter::once(&long[..]));
+        assert_eq!(records.body(0), long);
     }
 }
