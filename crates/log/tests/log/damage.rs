@@ -251,3 +251,24 @@ fn a_segment_of_another_log_is_refused() {
     let error = open(&disk).err().unwrap().to_string();
     assert!(error.contains(name) && error.contains("another log"), "{error}");
 }
+
+/// The batch behind a mark says of no position that it is durable which the mark's
+/// loss would not leave: that it is there at all proves the mark.
+#[test]
+fn a_damaged_mark_before_the_last_batch_is_no_torn_tail() {
+    let disk = SimDisk::default();
+    let (mut log, ..) = open(&disk).unwrap();
+    let first = append(&mut log, &[vec![1; 100]]).unwrap()[0];
+    log.vouch().unwrap();
+    append(&mut log, &[vec![2; 100]]).unwrap();
+    log.sync().unwrap();
+    let mark = (first.offset as usize + 8 + 100).next_multiple_of(8);
+    for at in mark..mark + 96 {
+        let copy = disk.after_kill();
+        let mut bytes = copy.file("0000000000.segment").unwrap();
+        bytes[at] ^= 1;
+        copy.put("0000000000.segment", bytes.clone());
+        assert!(matches!(open(&copy), Err(OpenError::Damaged { .. })), "byte {at}");
+        assert!(copy.file("0000000000.segment").unwrap() == bytes, "byte {at}: the refusal wrote");
+    }
+}

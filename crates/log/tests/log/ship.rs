@@ -159,6 +159,40 @@ fn what_a_crash_left_is_copied_as_it_would_open() {
     suite.end();
 }
 
+/// A mark, for one, may be written and not synced: the log goes on without it.
+#[test]
+fn nothing_is_copied_that_the_source_may_still_lose() {
+    let mut suite = Suite::begin("copy of what was durable, then power lost", &["gone on with"]);
+    for seed in suite.seeds(3, 30) {
+        let load = Load(seed);
+        for call in 1..=load.calls() {
+            let (disk, outcome) = load.crashed_at(call);
+            let killed = Arc::new(disk.after_kill());
+            let durable = outcome.issued[..outcome.acked].iter().map(Vec::len).sum::<usize>() as u64;
+            if durable == 0 {
+                continue;
+            }
+            for image in 0..suite.pick(2, 5) {
+                suite.case();
+                let context =
+                    format!("crashed at call {call} ({:?}) of {seed}, image {image}", disk.failed());
+                let copy = SimDisk::default();
+                let mut shipper = Shipper::open(killed.clone(), Arc::new(copy.clone())).unwrap();
+                while shipper.ship(Some(durable)).unwrap_or_else(|e| panic!("{context}: {e}")).more {}
+                assert_eq!(shipper.next(), durable, "{context}");
+                let source = disk.after_power_loss(seed ^ call << 40 ^ image << 56);
+                let (mut log, ..) = open(&source).unwrap();
+                append(&mut log, &load.batch(90)).unwrap();
+                log.sync().unwrap();
+                ship(&source, &copy).unwrap_or_else(|error| panic!("{context}, gone on with: {error}"));
+                assert!(records(&copy, &context) == records(&source, &context), "{context}, gone on with");
+                suite.hit("gone on with");
+            }
+        }
+    }
+    suite.end();
+}
+
 /// What a log of `load` holds in the end, and how much of it was confirmed to be
 /// in `copy`, which is written to now and then, several batches at once.
 fn follow(load: Load, copy: &SimDisk) -> (SimDisk, Vec<Vec<u8>>, u64) {
