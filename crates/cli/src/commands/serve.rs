@@ -44,6 +44,9 @@ pub fn indexing() -> std::sync::Arc<dyn Fn(daybook_store::local::Reached) + Send
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut interrupts = super::Interrupts::listen()?;
     super::not_of_a_demo(&args.data)?;
+    if let Some(warning) = open_to_all(args.listen) {
+        eprintln!("{warning}");
+    }
     let mut config = daybook_server::Config::new(args.data).listen(args.listen);
     config.store.progress = Some(indexing());
     config.read_only = args.read_only;
@@ -64,6 +67,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// Nobody has to authenticate, so the network is the only lock there is.
+fn open_to_all(listen: SocketAddr) -> Option<String> {
+    (!listen.ip().is_loopback()).then(|| {
+        format!("warning: whoever reaches {listen} may read and publish everything; let only your services reach it")
+    })
+}
+
 /// A core is left for groups, HTTP, the index and the kernel's part of the network.
 fn workers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -81,5 +91,23 @@ fn failure(error: StartError) -> Failure {
             Failure::failed(format!("{error}; `daybook serve --read-only` serves what is there"))
         }
         error => Failure::failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_reach_is_warned_of() {
+        for (listen, warned) in [
+            ("127.0.0.1:7400", false),
+            ("[::1]:7400", false),
+            ("0.0.0.0:7400", true),
+            ("[::]:7400", true),
+            ("10.0.0.7:7400", true),
+        ] {
+            assert_eq!(open_to_all(listen.parse().unwrap()).is_some(), warned, "{listen}");
+        }
     }
 }
