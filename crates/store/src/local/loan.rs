@@ -29,8 +29,8 @@ const REST: Duration = Duration::from_millis(10);
 const REST_MAX: Duration = Duration::from_millis(500);
 /// Syncs that take longer than this on average are slow.
 const SLOW: Duration = Duration::from_micros(400);
-/// How many syncs an average remembers, roughly. So many writes in time make half
-/// of a rest forgotten.
+/// How many syncs an average remembers, roughly. So many writes in time
+/// make two thirds of a rest forgotten.
 const REMEMBERED: u32 = 16;
 
 #[derive(Default)]

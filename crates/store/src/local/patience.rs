@@ -1,7 +1,7 @@
 //! Whether a group waits until everybody is back who was just answered.
 //!
-//! Where everybody publishes again as soon as he is answered, and is back before
-//! a sync would be over, one group of all is better than two that take turns: each
+//! Where writers publish again as soon as they are answered, and are back before a
+//! sync would be over, one group of all is better than two that take turns: each
 //! waits for one sync instead of two. Where nobody comes back the wait is wasted.
 //! Which of the two it is shows when it is tried.
 //!

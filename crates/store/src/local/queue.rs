@@ -319,6 +319,8 @@ impl Queue {
             (state.wanted, state.wanted_bytes) = if room == 0 { nothing } else { (CHUNK, CHUNK_BYTES) };
             state = self.more.wait(state).expect("no code panics while it holds this lock");
         }
+        // Nobody sleeps any more who would have to be woken.
+        state.wanted = 0;
         let here = have + state.work.len();
         let all = answered + have + state.early;
         if !state.writing && room > 0 && !state.contested && state.closed.is_none() {
@@ -491,5 +493,19 @@ mod tests {
             queue.take(0, usize::MAX, 3)
         });
         assert_eq!((taken.work.len(), taken.write), (5, true));
+    }
+
+    #[test]
+    fn a_wait_in_vain_is_remembered_and_where_writers_contend_there_is_none() {
+        for contested in [false, true] {
+            let queue = Queue::new(1 << 20);
+            queue.sequenced(contested);
+            queue.push(append()).unwrap();
+            // Three were answered; syncs take no time, in which nobody comes back.
+            let taken = queue.take(0, usize::MAX, 3);
+            assert_eq!((taken.work.len(), taken.write), (1, true));
+            let next = queue.lock().patience.whole(3, Duration::ZERO);
+            assert_eq!(next.is_some(), contested, "contested: {contested}");
+        }
     }
 }
