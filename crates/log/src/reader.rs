@@ -1,9 +1,10 @@
 //! Reading records back, checksum checked every time.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, RwLock};
 
-use crate::format::{MAX_BATCH_BYTES, RECORD_HEADER_BYTES, record_crc, segment_name, u32_at};
+use crate::format::{MAX_BATCH_BYTES, RECORD_HEADER_BYTES, record_crc, segment_name, segment_of, u32_at};
 use crate::planted::{Bug, has};
 use crate::{Disk, DiskFile, Error, Place};
 
@@ -23,6 +24,15 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// Of a log that nobody has open.
+    pub fn over(disk: Arc<dyn Disk>) -> io::Result<Self> {
+        let names = disk.list()?;
+        let ids = names.iter().filter_map(|name| segment_of(name));
+        let open = |id| Ok((id, disk.open(&segment_name(id), false)?));
+        let segments = ids.map(open).collect::<io::Result<_>>()?;
+        Ok(Self { disk, segments: Arc::new(RwLock::new(segments)) })
+    }
+
     /// Of all segments' files, the space made ready for what comes included.
     pub fn size_bytes(&self) -> u64 {
         let segments = self.segments.read().expect("no code panics while it holds this lock");

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use daybook_model::NewEvent;
+use daybook_store::local::{LocalStore, Options};
+use daybook_store::{Batch, EventStore};
+
 use crate::{Serve, line, run};
 
 fn verify(data: &Path) -> crate::Ran {
@@ -86,4 +90,67 @@ fn a_damaged_log_is_refused_and_what_lies_before_the_damage_is_served_read_only(
     assert!(published.stderr.contains("reading only"), "{}", published.stderr);
     drop(serve);
     assert!(std::fs::read(&segment).unwrap() == bytes, "it was written to");
+}
+
+/// Events `ids` at the end of the log in `dir`, and the files of the index that are due.
+async fn filled(dir: &Path, ids: impl IntoIterator<Item = String>) {
+    let options = || Options { run_events: 64, ..Options::default() };
+    let store = LocalStore::open(dir, options()).unwrap();
+    let events: Vec<_> = ids.into_iter().map(|id| NewEvent::new(id, "Noted").subject("k")).collect();
+    let batch = Batch {
+        events: events.into(),
+        session: "test".into(),
+        principal: None,
+        default_source: "/test".into(),
+        fallback_correlation: "c".into(),
+        fence: None,
+    };
+    store.append(batch).await.unwrap();
+    store.close().await;
+    drop(store);
+    std::fs::remove_dir_all(dir.join("index")).unwrap();
+    LocalStore::open(dir, options()).unwrap().close().await;
+}
+
+#[tokio::test]
+async fn an_index_of_another_history_is_code_8_and_its_advice_mends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, other) = (dir.path().join("data"), dir.path().join("other"));
+    let named = |what: &'static str| (100..200).map(move |i| format!("{what}{i}"));
+    filled(&data, named("a")).await;
+    // A copy is the same log, until both go on.
+    std::fs::create_dir(&other).unwrap();
+    for file in std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap()) {
+        if file.file_type().unwrap().is_file() {
+            std::fs::copy(file.path(), other.join(file.file_name())).unwrap();
+        }
+    }
+    filled(&data, named("b")).await;
+    filled(&other, named("x")).await;
+    let whole = verify(&data);
+    assert_eq!(whole.lines()[0]["runs"].as_u64(), Some(3), "{}", whole.stdout);
+    std::fs::remove_dir_all(data.join("index")).unwrap();
+    std::fs::rename(other.join("index"), data.join("index")).unwrap();
+    let told = verify(&data);
+    let wrong = data.join("index/00000000000000000064-00000000000000000128.run");
+    let object: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(
+        (told.code, object["ok"].as_bool(), object["file"].as_str()),
+        (8, Some(false), wrong.to_str())
+    );
+    assert!(object["offset"].is_u64(), "{object}");
+    assert!(object["reason"].as_str().unwrap().contains("position 1"), "{object}");
+    for said in [wrong.to_str().unwrap(), "offset", "delete", "`daybook serve`"] {
+        assert!(told.stderr.contains(said), "{said}: {}", told.stderr);
+    }
+    std::fs::remove_file(&wrong).unwrap();
+    // What lies behind it would be removed by the server, which makes all of it again.
+    let mut serve = Serve::start(&data);
+    let found = serve.run(&["read", "--from", "150", "--limit", "1"], "").lines();
+    assert_eq!(found[0]["id"].as_str(), Some("b150"));
+    serve.signal(rustix::process::Signal::TERM);
+    assert!(serve.wait().success());
+    drop(serve);
+    let whole = verify(&data);
+    assert_eq!(whole.code, 0, "{}", whole.stderr);
 }

@@ -12,6 +12,13 @@ pub struct Reached {
     pub bytes_total: u64,
 }
 
+impl Reached {
+    /// The same with `read` bytes of other files, of so many that will be.
+    pub(super) fn and(self, read: u64, bytes: u64) -> Self {
+        Self { bytes: self.bytes + read, bytes_total: self.bytes_total + bytes, ..self }
+    }
+}
+
 /// Where each segment begins if all were one file.
 pub(super) struct Way {
     starts: Vec<u64>,
@@ -35,6 +42,11 @@ impl Way {
         Self { starts, from: 0, events: 0 }
     }
 
+    /// Bytes of all files.
+    pub fn total(&self) -> u64 {
+        self.starts[self.starts.len() - 1]
+    }
+
     /// The event at `place` was read; `tell` is called now and then.
     pub fn event(&mut self, place: Place, tell: impl FnOnce(Reached)) {
         let start = self.starts.get(place.segment as usize).copied().unwrap_or(0);
@@ -44,9 +56,8 @@ impl Way {
         }
         self.events += 1;
         if self.events.is_multiple_of(STEP) {
-            let total = self.starts[self.starts.len() - 1];
             let behind = |at: u64| at.saturating_sub(self.from);
-            tell(Reached { events: self.events, bytes: behind(at), bytes_total: behind(total) });
+            tell(Reached { events: self.events, bytes: behind(at), bytes_total: behind(self.total()) });
         }
     }
 }

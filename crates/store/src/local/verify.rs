@@ -1,15 +1,18 @@
 //! Reading everything and believing nothing: is the log whole, are the groups'
 //! checkpoints, and is the index right about the log? Nothing is written but the lock.
 
-use std::path::{Path, PathBuf};
+mod indexes;
 
-use daybook_log::{Disk, Lock, Log, OpenError, Place, RealDisk};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use daybook_log::{Lock, Log, OpenError, RealDisk};
 use daybook_model::Position;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use super::index::Run;
 use super::reached::{Reached, Way};
 use super::{checkpoints, codec, restoring};
+use indexes::Indexes;
 
 /// What was found to be in order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,26 +35,30 @@ pub enum VerifyError {
     #[error("{} holds no log", .0.display())]
     NoLog(PathBuf),
     /// Only the index: deleting it and opening the log makes it again.
-    #[error("the index file {} is wrong at offset {offset}: {reason}; delete it, it is made again from the log", path.display())]
+    #[error(
+        "the index file {} is wrong at offset {offset}: {reason}; no event is lost: delete the file, and `daybook serve` makes it again from the log when it starts",
+        path.display()
+    )]
     Index { path: PathBuf, offset: u64, reason: String },
 }
 
 /// Checks the log of `dir`, which must not be open. `progress` is told how far it is.
 pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified, VerifyError> {
-    let disk = RealDisk::read_only(dir);
-    if Log::identify(&disk)?.is_none() {
-        return Err(VerifyError::NoLog(dir.to_owned()));
-    }
+    let disk = Arc::new(RealDisk::read_only(dir));
+    let no_log = || VerifyError::NoLog(dir.to_owned());
+    let id = Log::identify(&*disk)?.ok_or_else(no_log)?;
     let _lock = Lock::take_to_read(dir)?;
     restoring::refuse_unfinished(dir)?;
-    let io = |what, source| OpenError::Io { what, path: dir.to_owned(), source };
     let mut found = Verified::default();
-    let mut places: Vec<Place> = Vec::new();
     let mut ids: HashSet<u64> = HashSet::new();
     let mut next: HashMap<Box<str>, u64> = HashMap::new();
     let mut last_time = i64::MIN;
-    let mut way = Way::new(&disk);
-    let checked = Log::verify(&disk, |position, place, body| {
+    let mut way = Way::new(&*disk);
+    let mut indexes = Indexes::of(dir, disk.clone(), id)?;
+    let mut reached = Reached { events: 0, bytes: 0, bytes_total: way.total() };
+    // An error of the index's, which is none of the log's record.
+    let mut trouble = None;
+    let checked = Log::verify(&*disk, |position, place, body| {
         let (event, _) = codec::decode(Position(position), body).map_err(|e| e.to_string())?;
         // 64 bits of hash: two of a billion ids are alike once in forty logs.
         if !ids.insert(xxhash_rust::xxh3::xxh3_64(event.id.as_bytes())) {
@@ -72,30 +79,23 @@ pub fn verify(dir: &Path, mut progress: impl FnMut(Reached)) -> Result<Verified,
             }
         }
         found.bytes += body.len() as u64;
-        places.push(place);
-        way.event(place, &mut progress);
+        let told = indexes.event(&event, place, &mut |read, bytes| progress(reached.and(read, bytes)));
+        told.map_err(|error| trouble.insert(error).to_string())?;
+        way.event(place, |at| {
+            reached = at;
+            let (read, bytes) = indexes.read();
+            progress(reached.and(read, bytes));
+        });
         Ok(())
-    })?;
-    let Some(checked) = checked else { return Err(VerifyError::NoLog(dir.to_owned())) };
+    });
+    if let Some(error) = trouble {
+        return Err(error.into());
+    }
+    let checked = checked?.ok_or_else(no_log)?;
     found.events = checked.next;
     found.torn_bytes = checked.cut_bytes;
     found.keys = next.len() as u64;
     checkpoints::whole_files(&RealDisk::read_only(&dir.join("groups")), checked.id)?;
-    let index = dir.join("index");
-    if index.is_dir() {
-        let disk = RealDisk::read_only(&index);
-        for name in disk.list().map_err(|e| io("list the index in", e))? {
-            if name.ends_with(".run") {
-                let wrong = |(offset, error): (u64, std::io::Error)| VerifyError::Index {
-                    path: index.join(&name),
-                    offset,
-                    reason: error.to_string(),
-                };
-                let run = Run::open(&disk, &name, checked.id).map_err(|error| wrong((0, error)))?;
-                run.verify(&places).map_err(wrong)?;
-                found.runs += 1;
-            }
-        }
-    }
+    found.runs = indexes.done(found.events, &mut |read, bytes| progress(reached.and(read, bytes)))?;
     Ok(found)
 }

@@ -13,7 +13,27 @@ pub(crate) enum Kind {
     Session = 4,
 }
 
+impl Kind {
+    /// That of a hash; `None` if nothing is filed under such.
+    pub fn of(hash: u64) -> Option<Self> {
+        let all = [Self::Id, Self::Subject, Self::Type, Self::Correlation, Self::Session];
+        all.into_iter().find(|kind| *kind as u64 == hash & KIND_MASK)
+    }
+
+    /// As people say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Id => "id",
+            Self::Subject => "key",
+            Self::Type => "type",
+            Self::Correlation => "correlationid",
+            Self::Session => "session",
+        }
+    }
+}
+
 const KIND_BITS: u32 = 3;
+const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
 
 /// 61 bits of hash, 3 of kind. The seed comes from the log's random id, so that
 /// nobody outside can choose texts that collide.
@@ -40,7 +60,7 @@ pub(crate) fn session_levels(id: &str) -> impl Iterator<Item = &str> {
 
 /// Whether look-ups for this are frequent and mostly in vain.
 pub(super) fn is_filtered(hash: u64) -> bool {
-    let kind = hash & ((1 << KIND_BITS) - 1);
+    let kind = hash & KIND_MASK;
     kind == Kind::Id as u64 || kind == Kind::Subject as u64
 }
 

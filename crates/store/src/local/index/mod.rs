@@ -19,6 +19,7 @@
 //! Events themselves; locks (the caller holds one while it asks what is in memory).
 
 mod codec;
+mod compare;
 mod filter;
 #[cfg(test)]
 mod fuzz;
@@ -44,12 +45,13 @@ use daybook_model::{Filter, Timestamp};
 
 use super::gate::Cause;
 use crate::SubjectInfo;
+pub(crate) use compare::{Comparison, Wrong};
 pub(crate) use hash::{Hasher, Kind};
 use lists::lists;
 use mem::Mem;
 pub(crate) use mem::{Filed, Hashes, KeyHead, sessions};
 pub(crate) use names::Keys;
-pub(crate) use run::Run;
+pub(crate) use run::{Run, range_of};
 pub(crate) use runs::{OpenedRuns, Runs, open_runs};
 pub(crate) use worker::Worker;
 

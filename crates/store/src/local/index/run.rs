@@ -64,11 +64,12 @@ pub(crate) struct Run {
     pub(super) id_times: IdTimes,
     pub(super) filter_entries: u64,
     filter: Filter,
-    posting_fences: Vec<PostingFence>,
-    key_fences: Vec<KeyFence>,
-    places_at: u64,
-    postings_end: u64,
-    keys_end: u64,
+    pub(super) posting_fences: Vec<PostingFence>,
+    pub(super) key_fences: Vec<KeyFence>,
+    pub(super) places_at: u64,
+    pub(super) postings_at: u64,
+    pub(super) postings_end: u64,
+    pub(super) keys_end: u64,
 }
 
 pub(super) fn name(base: u64, end: u64) -> String {
@@ -76,7 +77,7 @@ pub(super) fn name(base: u64, end: u64) -> String {
 }
 
 /// Base and end of a run's file name.
-pub(super) fn range_of(name: &str) -> Option<(u64, u64)> {
+pub(crate) fn range_of(name: &str) -> Option<(u64, u64)> {
     let (base, end) = name.strip_suffix(".run")?.split_once('-')?;
     Some((base.parse().ok()?, end.parse().ok()?)).filter(|(base, end)| base < end)
 }
@@ -146,6 +147,7 @@ impl Run {
             posting_fences: meta.posting_fences,
             key_fences: meta.key_fences,
             places_at,
+            postings_at,
             postings_end: keys_at,
             keys_end: meta_at,
         })
@@ -155,30 +157,8 @@ impl Run {
         self.end - self.base
     }
 
-    /// Reads every block and compares the places with those of the log; tells the
-    /// offset of the block that is wrong.
-    pub fn verify(&self, places: &[Place]) -> Result<(), (u64, io::Error)> {
-        let mut position = self.base;
-        while position < self.end {
-            let at = self.places_block(position).1;
-            for place in self.places(position).map_err(|error| (at, error))? {
-                if places.get(position as usize) != Some(&place) {
-                    return Err((at, damaged(&format!("position {position} is not where it says"))));
-                }
-                position += 1;
-            }
-        }
-        for (i, fence) in self.posting_fences.iter().enumerate() {
-            self.posting_block(i).map_err(|error| (fence.at, error))?;
-        }
-        for (i, fence) in self.key_fences.iter().enumerate() {
-            self.key_block(i).map_err(|error| (fence.at, error))?;
-        }
-        Ok(())
-    }
-
     /// First position and offset of the block of places that holds `position`.
-    fn places_block(&self, position: u64) -> (u64, u64) {
+    pub(super) fn places_block(&self, position: u64) -> (u64, u64) {
         let block = (position - self.base) / PLACES;
         (self.base + block * PLACES, self.places_at + block * (PLACES * PLACE_BYTES as u64 + 4))
     }
@@ -254,6 +234,12 @@ impl Run {
 
     pub fn posting_blocks(&self) -> usize {
         self.posting_fences.len()
+    }
+
+    /// Offset of the block in which a list has, or would have, this position.
+    pub(super) fn posting_block_of(&self, hash: u64, at: u32) -> u64 {
+        let after = self.posting_fences.partition_point(|fence| (fence.hash, fence.first) <= (hash, at));
+        self.posting_fences.get(after.saturating_sub(1)).map_or(self.postings_at, |fence| fence.at)
     }
 
     pub(super) fn posting_block(&self, i: usize) -> io::Result<Vec<Posting>> {
