@@ -12,13 +12,6 @@ pub struct Reached {
     pub bytes_total: u64,
 }
 
-impl Reached {
-    /// The same with `read` bytes of other files, of so many that will be.
-    pub(super) fn and(self, read: u64, bytes: u64) -> Self {
-        Self { bytes: self.bytes + read, bytes_total: self.bytes_total + bytes, ..self }
-    }
-}
-
 /// Where each segment begins if all were one file.
 pub(super) struct Way {
     starts: Vec<u64>,

@@ -47,8 +47,12 @@ impl Hasher {
     }
 
     pub fn hash(self, kind: Kind, text: &str) -> u64 {
-        let hash = xxh3_64_with_seed(text.as_bytes(), self.0);
-        hash << KIND_BITS | u64::from(kind as u8)
+        self.whole(text) << KIND_BITS | u64::from(kind as u8)
+    }
+
+    /// 64 bits of hash, of whatever kind.
+    pub fn whole(self, text: &str) -> u64 {
+        xxh3_64_with_seed(text.as_bytes(), self.0)
     }
 }
 

@@ -65,7 +65,7 @@ impl Indexes {
         &mut self,
         event: &Event,
         place: Place,
-        tell: &mut dyn FnMut(u64, u64),
+        tell: &mut dyn FnMut((u64, u64)),
     ) -> Result<(), OpenError> {
         let position = event.position.0;
         while self.waiting.last().is_some_and(|(base, _)| *base <= position) {
@@ -88,7 +88,7 @@ impl Indexes {
     }
 
     /// The log has no more: how many files say the same as it, unless one does not.
-    pub fn done(mut self, events: u64, tell: &mut dyn FnMut(u64, u64)) -> Result<u64, VerifyError> {
+    pub fn done(mut self, events: u64, tell: &mut dyn FnMut((u64, u64))) -> Result<u64, VerifyError> {
         while !self.waiting.is_empty() {
             self.begin(tell)?;
         }
@@ -104,7 +104,7 @@ impl Indexes {
         self.first_wrong.map_or(Ok(self.agree), Err)
     }
 
-    fn begin(&mut self, tell: &mut dyn FnMut(u64, u64)) -> Result<(), OpenError> {
+    fn begin(&mut self, tell: &mut dyn FnMut((u64, u64))) -> Result<(), OpenError> {
         let Some((_, name)) = self.waiting.pop() else { return Ok(()) };
         let opened = Run::open(&self.disk, &name, self.id).map_err(|error| Wrong::Run(0, error));
         let hasher = Hasher::new(self.id);
@@ -112,7 +112,7 @@ impl Indexes {
         let begun = opened.and_then(|run| {
             Comparison::begin(run, hasher, &mut |read| {
                 *read_bytes += read;
-                tell(*read_bytes, bytes);
+                tell((*read_bytes, bytes));
             })
         });
         match begun {
@@ -122,12 +122,12 @@ impl Indexes {
         Ok(())
     }
 
-    fn finish(&mut self, comparison: Comparison, tell: &mut dyn FnMut(u64, u64)) -> Result<(), Wrong> {
+    fn finish(&mut self, comparison: Comparison, tell: &mut dyn FnMut((u64, u64))) -> Result<(), Wrong> {
         let again = |from: u64, places: &[Place]| read_again(&self.log, from, places);
         let (read_bytes, bytes) = (&mut self.read_bytes, self.bytes);
         comparison.finish(&again, &mut |read| {
             *read_bytes += read;
-            tell(*read_bytes, bytes);
+            tell((*read_bytes, bytes));
         })
     }
 
