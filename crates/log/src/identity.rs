@@ -1,8 +1,10 @@
 //! Which log this is: `LOG`, read before anything is touched. Written
 //! once, and again when a newer format is about to be.
 
-use std::io;
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
 
 use crate::format::{FORMAT_VERSION, OLDEST_FORMAT, u32_at};
 use crate::{Disk, OpenError};
@@ -95,58 +97,64 @@ const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(25);
 
 /// Holds `LOCK` against a second process for as long as it lives. The kernel
 /// lets go of it when the process dies, however it dies.
-pub struct Lock(#[allow(dead_code)] std::fs::File);
+pub struct Lock(std::fs::File);
 
 impl Lock {
-    /// For those who only read: on a disk that nobody can write to there is
-    /// nobody to keep out.
+    /// For those who only read, with the right to do no more: a server is kept out, and
+    /// refused if it is there, but other readers are not. On a disk that nobody can
+    /// write to and nobody has served from there is nobody to keep out.
     pub fn take_to_read(dir: &Path) -> Result<Option<Self>, OpenError> {
-        match Self::take(dir) {
-            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
-                Ok(None)
+        let refusal = match Self::take(dir) {
+            Err(OpenError::Io { what, path, source }) => (what, path, source),
+            lock => return lock.map(Some),
+        };
+        let (what, path, source) = refusal;
+        let no_disk_to_write = source.kind() == io::ErrorKind::ReadOnlyFilesystem;
+        if !no_disk_to_write && source.kind() != io::ErrorKind::PermissionDenied {
+            return Err(OpenError::Io { what, path, source });
+        }
+        match std::fs::File::open(&path) {
+            Ok(file) => Self::wait(dir, file, FlockOperation::NonBlockingLockShared).map(Some),
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound && no_disk_to_write => Ok(None),
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => {
+                let why = "it keeps a server out meanwhile, and you may not write to the directory; let its owner make it, empty, or do this";
+                Err(OpenError::Io { what: "make", path, source: io::Error::new(source.kind(), why) })
             }
-            lock => lock.map(Some),
+            Err(source) => Err(OpenError::Io { what, path, source }),
         }
     }
 
     /// Whether somebody holds it, without patience.
     pub fn is_held(dir: &Path) -> bool {
-        std::fs::File::open(dir.join("LOCK")).is_ok_and(|file| {
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
-        })
+        std::fs::File::open(dir.join("LOCK"))
+            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     pub fn take(dir: &Path) -> Result<Self, OpenError> {
-        use std::io::{Read, Seek, Write};
         let path = dir.join("LOCK");
-        let io = |what, source| OpenError::Io { what, path: path.clone(), source };
-        let mut file = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| io("open", e))?;
-        // A moment's patience: a process that is ending, or a child on its way
-        // to `exec`, may still hold it.
-        let locked =
-            || rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
-        let mut free = locked();
-        for _ in 0..LOCK_TRIES {
-            if free {
-                break;
-            }
-            std::thread::sleep(LOCK_PAUSE);
-            free = locked();
-        }
-        if !free {
-            let mut text = String::new();
-            let _ = file.read_to_string(&mut text);
-            return Err(OpenError::InUse { path: dir.to_owned(), pid: text.trim().parse().ok() });
-        }
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|source| OpenError::Io { what: "open", path, source })?;
+        let mut lock = Self::wait(dir, file, FlockOperation::NonBlockingLockExclusive)?;
         // Who has it is a courtesy: on a full disk the log opens without.
-        let _ = file.set_len(0).and_then(|()| file.rewind());
-        let _ = write!(file, "{}", std::process::id());
-        Ok(Self(file))
+        let _ = lock.0.set_len(0).and_then(|()| lock.0.rewind());
+        let _ = write!(lock.0, "{}", std::process::id());
+        Ok(lock)
+    }
+
+    /// A moment's patience: a process that is ending, or a child on its way to
+    /// `exec`, may still hold it.
+    fn wait(dir: &Path, mut file: std::fs::File, how: FlockOperation) -> Result<Self, OpenError> {
+        for attempt in 0..=LOCK_TRIES {
+            if attempt > 0 {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            if flock(&file, how).is_ok() {
+                return Ok(Self(file));
+            }
+        }
+        let mut text = String::new();
+        let _ = file.read_to_string(&mut text);
+        Err(OpenError::InUse { path: dir.to_owned(), pid: text.trim().parse().ok() })
     }
 }

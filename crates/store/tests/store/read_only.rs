@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use daybook_store::local::{LocalStore, OpenError, Options};
+use daybook_store::local::{self, LocalStore, OpenError, Options, VerifyError};
 use daybook_store::{AppendError, EventStore, Health};
+use rustix::thread::CapabilitySet;
 
 use crate::{all, batch, event, positions};
 
@@ -152,4 +153,81 @@ async fn damage_to_the_identity_and_what_is_no_log_are_refused() {
     bytes[20] ^= 1;
     fs::write(&path, bytes).unwrap();
     assert!(matches!(refusal(dir.path()), OpenError::Damaged { .. }));
+}
+
+/// What `read` finds that may not write to anything of `dir`, as somebody who is
+/// not its owner.
+fn as_a_stranger<T: Send>(dir: &Path, read: impl FnOnce(&Path) -> T + Send) -> T {
+    let mut held = Vec::new();
+    let mut all = vec![dir.to_owned()];
+    while let Some(path) = all.pop() {
+        let before = fs::metadata(&path).unwrap().permissions();
+        if path.is_dir() {
+            all.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let mut after = before.clone();
+        after.set_readonly(true);
+        fs::set_permissions(&path, after).unwrap();
+        held.push((path, before));
+    }
+    // Root may write to what nobody may, unless its thread gives that up.
+    let found = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            read(dir)
+        });
+        thread.join().unwrap()
+    });
+    held.into_iter().rev().for_each(|(path, before)| fs::set_permissions(path, before).unwrap());
+    found
+}
+
+#[tokio::test]
+async fn who_may_only_read_verifies_a_log_that_nobody_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let verify = |dir: &Path| local::verify(dir, |_| ());
+    assert_eq!(as_a_stranger(dir.path(), verify).unwrap().events, EVENTS);
+    let writer = LocalStore::open(dir.path(), options()).unwrap();
+    let beside = as_a_stranger(dir.path(), verify).unwrap_err();
+    let pid = std::process::id();
+    assert!(
+        matches!(&beside, VerifyError::Log(OpenError::InUse { pid: Some(by), .. }) if *by == pid),
+        "{beside}"
+    );
+    writer.close().await;
+    drop(writer);
+    // Of two who read neither keeps the other out, but both a server.
+    as_a_stranger(dir.path(), |dir| {
+        let lock = local::Lock::take_to_read(dir).unwrap();
+        assert!(verify(dir).is_ok());
+        drop(lock);
+    });
+    fs::remove_file(dir.path().join("LOCK")).unwrap();
+    let told = as_a_stranger(dir.path(), verify).unwrap_err().to_string();
+    assert!(told.contains("LOCK") && told.contains("let its owner make it"), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_is_kept_out_while_somebody_reads_who_may_do_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let lock = as_a_stranger(dir.path(), |dir| local::Lock::take_to_read(dir).unwrap());
+    assert!(matches!(LocalStore::open(dir.path(), options()), Err(OpenError::InUse { .. })));
+    drop(lock);
+    assert!(LocalStore::open(dir.path(), options()).is_ok());
+}
+
+#[tokio::test]
+async fn a_file_of_the_index_that_may_not_be_read_is_not_called_wrong() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path()).await;
+    let index = dir.path().join("index");
+    let run = fs::read_dir(&index).unwrap().next().unwrap().unwrap().path();
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o000)).unwrap();
+    let told = as_a_stranger(dir.path(), |dir| local::verify(dir, |_| ())).unwrap_err();
+    assert!(matches!(&told, VerifyError::Log(OpenError::Io { path, .. }) if *path == run), "{told}");
 }

@@ -10,6 +10,7 @@
 //! Whether all positions are covered: what no file covers is indexed when the log is
 //! opened, and so is what lies behind a gap.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,7 +99,7 @@ impl Indexes {
                 "it tells where position {} is, and the log has {events} events",
                 events.max(comparison.base())
             );
-            let what = std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+            let what = std::io::Error::new(ErrorKind::InvalidData, what);
             self.note(comparison.name(), Err(Wrong::Run(offset, what)))?;
         }
         self.first_wrong.map_or(Ok(self.agree), Err)
@@ -135,9 +136,12 @@ impl Indexes {
         match compared {
             Ok(()) => self.agree += 1,
             Err(Wrong::Log(error)) => return Err(error),
-            Err(Wrong::Run(offset, reason)) => {
+            Err(Wrong::Run(offset, error)) => {
                 let path = self.dir.join(name);
-                let wrong = VerifyError::Index { path, offset, reason: reason.to_string() };
+                let wrong = match error.kind() {
+                    ErrorKind::InvalidData => VerifyError::Index { path, offset, reason: error.to_string() },
+                    _ => OpenError::Io { what: "read", path, source: error }.into(),
+                };
                 self.first_wrong.get_or_insert(wrong);
             }
         }
