@@ -63,11 +63,30 @@ pub(crate) struct Stamped<'a> {
     pub source: &'a str,
     pub correlation: &'a str,
     pub session: &'a str,
+    /// Made of these two, if somebody has done that already.
+    pub names: Option<&'a Names>,
     pub principal: Option<&'a str>,
     pub sequence: Option<Sequence>,
     pub recordedtime: Timestamp,
     pub position: Position,
     pub batch: Option<(Position, u32)>,
+}
+
+/// Session and correlation as they stand in a record: the same in most of a batch.
+#[derive(Debug)]
+pub(crate) struct Names(Vec<u8>);
+
+impl Names {
+    pub fn new(session: &str, correlation: &str) -> Self {
+        let mut bytes = Vec::with_capacity(session.len() + correlation.len() + 4);
+        put_names(&mut bytes, session, correlation);
+        Self(bytes)
+    }
+}
+
+fn put_names(out: &mut Vec<u8>, session: &str, correlation: &str) {
+    put_name(out, session);
+    put_name(out, correlation);
 }
 
 impl Stamped<'_> {
@@ -101,8 +120,10 @@ impl Stamped<'_> {
         put_name(out, new.id);
         put_text(out, new.kind);
         put_text(out, self.source);
-        put_name(out, self.session);
-        put_name(out, self.correlation);
+        match self.names {
+            Some(Names(bytes)) => out.extend_from_slice(bytes),
+            None => put_names(out, self.session, self.correlation),
+        }
         put_text(out, new.time.unwrap_or_default());
         if let Some(subject) = new.subject {
             put_text(out, subject);
@@ -322,6 +343,7 @@ pub(crate) fn encode(event: &Event, defaulted: Defaulted, out: &mut Vec<u8>) {
         source: &event.source,
         correlation: &event.correlationid,
         session: &event.sessionid,
+        names: None,
         principal: event.authid.as_deref(),
         sequence: event.sequence,
         recordedtime: event.recordedtime,

@@ -308,7 +308,7 @@ impl Publisher {
         let mut rest = places;
         for placed in &group.placed {
             let (places, next) = rest.split_at(placed.len());
-            visible.index.memory().insert_all(placed.recordedtime, &placed.sessions, placed.filed(), places);
+            visible.index.memory().insert_all(placed.recordedtime, &**placed, places);
             rest = next;
         }
         visible.tail.push(records);

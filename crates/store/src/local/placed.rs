@@ -7,11 +7,12 @@
 
 use std::sync::Arc;
 
-use daybook_model::{Position, Sequence, Timestamp};
+use daybook_model::{NewEventRef, NewEvents, Position, Sequence, Timestamp};
 use foldhash::{HashMap, HashMapExt};
 
-use super::codec::{Defaulted, Stamped};
-use super::index::{Filed, Hasher, Hashes, Kind, sessions};
+use super::codec::{Defaulted, Names, Stamped};
+use super::heads::Head;
+use super::index::{Alike, Filed, Hasher, Id, Kind, alikes};
 use super::lookup::Known;
 use crate::Batch;
 
@@ -19,66 +20,64 @@ pub(super) struct Placed {
     batch: Batch,
     first: Position,
     pub recordedtime: Timestamp,
-    pub sessions: Vec<u64>,
     given: Vec<Given>,
+    alikes: Vec<Alike>,
+    /// What the records of a batch share; of one event nothing.
+    names: Option<Names>,
 }
 
-/// What one event was given.
-struct Given {
-    sequence: Option<Sequence>,
+/// What one event is given on its way to its place.
+pub(super) struct Given {
+    pub id: Id,
+    pub sequence: Option<Sequence>,
     /// That of its cause, if it names none itself.
-    correlation: Option<String>,
-    hashes: Hashes,
+    pub correlation: Option<String>,
+}
+
+impl Given {
+    /// Of each event, nothing but its id being known yet.
+    pub fn nothing(events: &NewEvents, hasher: Hasher) -> Vec<Self> {
+        let of = |at| Self { id: Id::of(hasher, events.get(at).id), sequence: None, correlation: None };
+        (0..events.len()).map(of).collect()
+    }
 }
 
 impl Placed {
-    /// `ids` are the hashes of the ids.
+    /// The first events of the batch, as many as are `given` something.
     pub fn new(
         batch: Batch,
         (first, recordedtime): (Position, Timestamp),
         hasher: Hasher,
-        ids: &[u64],
-        sequences: Vec<Option<Sequence>>,
-        correlations: Vec<Option<String>>,
+        given: Vec<Given>,
     ) -> Self {
-        let own = hasher.hash(Kind::Correlation, &batch.fallback_correlation);
-        let mut given: Vec<Given> = Vec::with_capacity(batch.events.len());
-        let each = batch.events.iter().zip(ids).zip(sequences).zip(correlations);
-        for (((new, id), sequence), correlation) in each {
-            // Neighbours mostly share their type and key: hashed once.
-            let before = given.last().map(|last| (batch.events.get(given.len() - 1), last.hashes));
-            let named = new.correlationid.or(correlation.as_deref());
-            let hashes = Hashes {
-                id: *id,
-                kind: match before {
-                    Some((before, hashes)) if before.kind == new.kind => hashes.kind,
-                    _ => hasher.hash(Kind::Type, new.kind),
-                },
-                correlation: named.map_or(own, |named| hasher.hash(Kind::Correlation, named)),
-                subject: match before {
-                    Some((before, hashes)) if before.subject == new.subject => hashes.subject,
-                    _ => new.subject.map(|subject| hasher.hash(Kind::Subject, subject)),
-                },
-            };
-            given.push(Given { sequence, correlation, hashes });
-        }
-        let sessions = sessions(hasher, &batch.session);
-        Self { batch, first, recordedtime, sessions, given }
+        let new = |at: u32| batch.events.get(at as usize);
+        let alikes = alikes(
+            hasher,
+            &batch.session,
+            given.len() as u32,
+            |at| new(at).kind,
+            |at| correlation(&batch, &given[at as usize], &new(at)),
+            |at| new(at).subject,
+        );
+        let names = (given.len() > 1).then(|| Names::new(&batch.session, &batch.fallback_correlation));
+        Self { batch, first, recordedtime, given, alikes, names }
     }
 
     pub fn len(&self) -> usize {
         self.given.len()
     }
 
+    #[inline]
     pub fn stamped(&self, at: usize) -> Stamped<'_> {
         let (batch, new, given) = (&self.batch, self.batch.events.get(at), &self.given[at]);
-        let correlation = new.correlationid.or(given.correlation.as_deref());
         let size = batch.events.len() as u32;
+        let falls_back = new.correlationid.is_none() && given.correlation.is_none();
         Stamped {
             new,
             source: new.source.unwrap_or(&batch.default_source),
-            correlation: correlation.unwrap_or(&batch.fallback_correlation),
+            correlation: correlation(batch, given, &new),
             session: &batch.session,
+            names: self.names.as_ref().filter(|_| falls_back),
             principal: batch.principal.as_deref(),
             sequence: given.sequence,
             recordedtime: self.recordedtime,
@@ -87,12 +86,13 @@ impl Placed {
         }
     }
 
-    pub fn filed(&self) -> impl Iterator<Item = Filed<'_>> + Clone {
-        self.batch.events.iter().zip(&self.given).map(|(new, given)| Filed {
-            hashes: given.hashes,
-            id: new.id,
-            kind: new.kind,
-            key: new.subject.zip(given.sequence),
+    /// How far each key has come with this.
+    pub fn heads(&self) -> impl Iterator<Item = (&str, Head)> {
+        let keys = self.alikes.iter().filter(|alike| Kind::Subject.is_of(alike.hash));
+        keys.filter_map(|alike| {
+            let at = alike.events.end - 1;
+            let (subject, Sequence(sequence)) = self.key(at)?;
+            Some((subject, Head { next: sequence + 1, last: Position(self.first.0 + u64::from(at)) }))
         })
     }
 
@@ -102,28 +102,55 @@ impl Placed {
     }
 }
 
+#[inline(always)]
+fn correlation<'a>(batch: &'a Batch, given: &'a Given, new: &NewEventRef<'a>) -> &'a str {
+    new.correlationid.or(given.correlation.as_deref()).unwrap_or(&batch.fallback_correlation)
+}
+
+impl Filed for Placed {
+    fn ids(&self) -> impl Iterator<Item = Id> {
+        self.given.iter().map(|given| given.id)
+    }
+
+    fn alikes(&self) -> &[Alike] {
+        &self.alikes
+    }
+
+    fn kind(&self, at: u32) -> &str {
+        self.batch.events.get(at as usize).kind
+    }
+
+    fn key(&self, at: u32) -> Option<(&str, Sequence)> {
+        self.batch.events.get(at as usize).subject.zip(self.given[at as usize].sequence)
+    }
+}
+
 /// Events by their id, until they are visible.
 #[derive(Default)]
 pub(super) struct Ids {
+    batches: Vec<Arc<Placed>>,
     by_hash: HashMap<u64, Held>,
     /// Those whose hash another has taken.
     others: Vec<Held>,
 }
 
+/// An event of one of the batches.
+#[derive(Clone, Copy)]
 struct Held {
-    placed: Arc<Placed>,
+    batch: u32,
     at: u32,
 }
 
 impl Ids {
     pub fn with_capacity(events: usize) -> Self {
-        Self { by_hash: HashMap::with_capacity(events), others: Vec::new() }
+        Self { by_hash: HashMap::with_capacity(events), ..Self::default() }
     }
 
     pub fn insert(&mut self, placed: &Arc<Placed>) {
-        for (at, given) in placed.given.iter().enumerate() {
-            let held = Held { placed: placed.clone(), at: at as u32 };
-            self.others.extend(self.by_hash.insert(given.hashes.id, held));
+        let batch = self.batches.len() as u32;
+        self.batches.push(placed.clone());
+        for (at, id) in (0..).zip(placed.ids()) {
+            self.others.extend(self.by_hash.insert(id.hash, Held { batch, at }));
         }
     }
 
@@ -134,13 +161,10 @@ impl Ids {
 
     pub fn get(&self, id: &str, hash: u64) -> Option<Known> {
         let first = self.by_hash.get(&hash)?;
-        let held = std::iter::once(first).chain(&self.others).find(|held| held.id() == id)?;
-        Some(held.placed.known(held.at as usize))
-    }
-}
-
-impl Held {
-    fn id(&self) -> &str {
-        self.placed.batch.events.get(self.at as usize).id
+        let mut all = std::iter::once(first).chain(&self.others);
+        all.find_map(|held| {
+            let (placed, at) = (&self.batches[held.batch as usize], held.at as usize);
+            (placed.batch.events.get(at).id == id).then(|| placed.known(at))
+        })
     }
 }

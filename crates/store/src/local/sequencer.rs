@@ -10,24 +10,22 @@
 //! Writing, and what becomes of a verdict when that fails: `committer.rs`, `group.rs`.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use daybook_log::Draft;
-use daybook_model::{Event, Invalid, NewEventRef, NewEvents, Position, Sequence, Timestamp};
+use daybook_model::{Event, Invalid, NewEvents, Position, Sequence, Timestamp};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::Inner;
 use super::codec;
 use super::contest::Contest;
 use super::group::{Group, Rests, Verdict};
-use super::heads::{Head, Heads};
+use super::heads::Heads;
 use super::index::{Hasher, Kind};
 use super::lanes::{Lanes, Next};
 use super::lookup::{Facts, Known, Lookups};
-use super::placed::{Ids, Placed};
+use super::placed::{Given, Ids, Placed};
 use super::queue::{Append, Work};
-use super::tail::Recent;
 use crate::planted::{Bug, has};
 use crate::{AppendError, Batch, Fence, Stored};
 
@@ -162,18 +160,14 @@ impl Sequencer {
     /// be told without the disk.
     fn place(&mut self, append: Append, group: &mut Group) -> Option<Append> {
         let mut rests = Rests::default();
-        let hash = |new: NewEventRef<'_>| self.hasher.hash(Kind::Id, new.id);
-        let ids: Vec<u64> = append.batch.events.iter().map(hash).collect();
-        let answer = match self.check(&append, &ids, group, &mut rests) {
+        let mut given = Given::nothing(&append.batch.events, self.hasher);
+        let answer = match self.check(&append, &mut given, group, &mut rests) {
             Err(No::Cold) => return Some(append),
             Err(No::Refused(error)) => Err(error),
-            Ok(Checked::Known(receipt)) => Ok(receipt),
-            Ok(Checked::New { sequences, correlations }) => {
+            Ok(Some(receipt)) => Ok(receipt),
+            Ok(None) => {
                 rests.on_group = true;
-                group.weight += append.weight;
-                let stored = self.add(group, *append.batch, &ids, sequences, correlations);
-                group.verdicts.push(Verdict { answer: Ok(stored), rests, reply: append.reply });
-                return None;
+                Ok(self.add(group, *append.batch, given))
             }
         };
         group.weight += append.weight;
@@ -181,8 +175,15 @@ impl Sequencer {
         None
     }
 
-    /// `ids` are the hashes of the ids.
-    fn check(&self, append: &Append, ids: &[u64], group: &Group, rests: &mut Rests) -> Result<Checked, No> {
+    /// Tells the old receipt of what is stored already; what is new is `given`
+    /// sequence values and correlations.
+    fn check(
+        &self,
+        append: &Append,
+        given: &mut Vec<Given>,
+        group: &Group,
+        rests: &mut Rests,
+    ) -> Result<Option<Vec<Stored>>, No> {
         let (batch, facts) = (&*append.batch, &append.facts);
         if let Some(since) = &self.poisoned {
             return Err(AppendError::Unavailable { reason: since.clone() }.into());
@@ -190,48 +191,37 @@ impl Sequencer {
         if let Some(failed) = &facts.failed {
             return Err(failed.clone().into());
         }
-        if let Some(receipt) = self.known(group, batch, ids, facts, rests)? {
-            return Ok(Checked::Known(receipt));
+        if let Some(receipt) = self.known(group, batch, given, facts, rests)? {
+            return Ok(Some(receipt));
         }
         if batch.fence.as_ref().is_some_and(Fence::is_raised) && !has(Bug::FenceIgnored) {
             return Err(AppendError::Fenced.into());
         }
-        let sequences = self.sequences(group, &batch.events, facts, rests)?;
-        let correlations = self.correlations(group, batch, facts, rests)?;
+        self.give_sequences(given, group, &batch.events, facts, rests)?;
+        self.give_correlations(given, group, &batch.events, facts, rests)?;
         // Last, and here: what is stored already keeps its receipt.
         self.inner.gate.check()?;
-        Ok(Checked::New { sequences, correlations })
+        Ok(None)
     }
 
-    fn add(
-        &mut self,
-        group: &mut Group,
-        batch: Batch,
-        ids: &[u64],
-        sequences: Vec<Option<Sequence>>,
-        correlations: Vec<Option<String>>,
-    ) -> Vec<Stored> {
+    fn add(&mut self, group: &mut Group, batch: Batch, given: Vec<Given>) -> Vec<Stored> {
         let now = if has(Bug::ClockBelieved) { (self.clock)() } else { (self.clock)().max(self.last_time) };
         self.last_time = now;
         let visible = self.visible();
-        let first = Position(self.next);
-        let placed = Placed::new(batch, (first, now), self.hasher, ids, sequences, correlations);
+        let placed = Placed::new(batch, (Position(self.next), now), self.hasher, given);
         let mut stored = Vec::with_capacity(placed.len());
         for at in 0..placed.len() {
             let event = placed.stamped(at);
-            let (position, sequence) = (event.position, event.sequence);
             stored.push(Stored {
                 id: event.new.id.to_owned(),
-                position,
-                sequence,
+                position: event.position,
+                sequence: event.sequence,
                 recordedtime: now,
                 duplicate: false,
             });
-            if let (Some(subject), Some(sequence)) = (event.new.subject, sequence) {
-                self.heads.put(subject, Head { next: sequence.0 + 1, last: position }, visible);
-            }
             group.draft.record(|out| event.encode(out));
         }
+        placed.heads().for_each(|(subject, head)| self.heads.put(subject, head, visible));
         self.next += placed.len() as u64;
         group.events += placed.len();
         let placed = Arc::new(placed);
@@ -245,20 +235,20 @@ impl Sequencer {
         &self,
         group: &Group,
         batch: &Batch,
-        ids: &[u64],
+        given: &[Given],
         facts: &Facts,
         rests: &mut Rests,
     ) -> Result<Option<Vec<Stored>>, No> {
-        if let Some(i) = repeated(&batch.events, ids) {
+        if let Some(i) = repeated(&batch.events, given) {
             let invalid = Invalid::new(format!("events[{i}].id"), "occurs twice in the batch");
             return Err(AppendError::Invalid(invalid).into());
         }
-        if self.all_new(&batch.events, ids) {
+        if self.all_new(given) {
             return Ok(None);
         }
         let mut receipt = Vec::new();
-        for (new, hash) in batch.events.iter().zip(ids) {
-            let Some((event, defaulted)) = self.find(group, (new.id, *hash), facts, rests)? else {
+        for (new, given) in batch.events.iter().zip(given) {
+            let Some((event, defaulted)) = self.find(group, (new.id, given.id.hash), facts, rests)? else {
                 continue;
             };
             if !codec::as_sent(Event::clone(&event), defaulted).lend().same_content(&new) {
@@ -280,11 +270,11 @@ impl Sequencer {
     }
 
     /// Whether memory alone tells that nobody has seen any of them: nearly always.
-    fn all_new(&self, events: &NewEvents, ids: &[u64]) -> bool {
+    fn all_new(&self, given: &[Given]) -> bool {
         let visible = self.inner.visible();
         let may_hold =
             |hash| self.ids.may_hold(hash) || self.flights.iter().any(|(_, ids)| ids.may_hold(hash));
-        events.iter().zip(ids).all(|(new, hash)| !may_hold(*hash) && visible.index.is_new(new.id, *hash))
+        given.iter().all(|Given { id, .. }| !may_hold(id.hash) && visible.index.is_new(*id))
     }
 
     /// The event of this id, given with its hash, if it has a place.
@@ -308,8 +298,8 @@ impl Sequencer {
         }
         let lookup = visible.index.lookup_id(id);
         for position in lookup.near {
-            match visible.tail.get(Position(position)).map(Recent::stored) {
-                Some(known) if known.0.id == id => return Ok(Some(known.clone())),
+            match visible.tail.get(Position(position)).map(|recent| recent.stored().clone()) {
+                Some(known) if known.0.id == id => return Ok(Some(known)),
                 // Another id has the same hash.
                 Some(_) => {}
                 None if asked.is_some() && position < facts.upto() => {}
@@ -321,43 +311,41 @@ impl Sequencer {
     }
 
     /// The value each event takes, or which key is in conflict.
-    fn sequences(
+    fn give_sequences(
         &self,
+        given: &mut Vec<Given>,
         group: &Group,
         events: &NewEvents,
         facts: &Facts,
         rests: &mut Rests,
-    ) -> Result<Vec<Option<Sequence>>, No> {
-        // Each key and what its next event takes; neighbours mostly share theirs.
-        let mut keys: Vec<(&str, u64)> = Vec::new();
-        let mut known: HashMap<&str, usize> = HashMap::new();
-        let mut at = 0;
-        let mut sequences = Vec::with_capacity(events.len());
-        for event in events.iter() {
-            let Some(subject) = event.subject else {
-                sequences.push(None);
-                continue;
-            };
-            if keys.get(at).is_none_or(|key| key.0 != subject) {
-                at = match known.entry(subject) {
-                    Entry::Occupied(entry) => *entry.get(),
-                    Entry::Vacant(entry) => {
-                        keys.push((subject, self.next_sequence(group, subject, facts, rests)?));
-                        *entry.insert(keys.len() - 1)
+    ) -> Result<(), No> {
+        // A key and what its next event takes. Neighbours mostly share theirs.
+        let mut key: Option<(&str, u64)> = None;
+        let mut others: HashMap<&str, u64> = HashMap::new();
+        for at in 0..events.len() {
+            let event = events.get(at);
+            let Some(subject) = event.subject else { continue };
+            let next = match key {
+                Some((known, next)) if known == subject => next,
+                before => {
+                    others.extend(before);
+                    match others.get(subject) {
+                        Some(next) => *next,
+                        None => self.next_sequence(group, subject, facts, rests)?,
                     }
-                };
-            }
-            let next = &mut keys[at].1;
-            if event.sequence.is_some_and(|expected| expected.0 != *next) {
-                if has(Bug::HalfBatchStored) && !sequences.is_empty() {
+                }
+            };
+            if event.sequence.is_some_and(|expected| expected.0 != next) {
+                if has(Bug::HalfBatchStored) && at > 0 {
+                    given.truncate(at);
                     break;
                 }
                 return Err(AppendError::Conflict { subject: subject.to_owned() }.into());
             }
-            sequences.push(Some(Sequence(*next)));
-            *next += 1;
+            given[at].sequence = Some(Sequence(next));
+            key = Some((subject, next + 1));
         }
-        Ok(sequences)
+        Ok(())
     }
 
     /// What the key's next event takes.
@@ -384,37 +372,32 @@ impl Sequencer {
     }
 
     /// What each event inherits if it names no correlation itself: that of its
-    /// cause, wherever that is; `None`: the batch's own.
-    fn correlations(
+    /// cause, wherever that is; nothing: the batch's own.
+    fn give_correlations(
         &self,
+        given: &mut [Given],
         group: &Group,
-        batch: &Batch,
+        events: &NewEvents,
         facts: &Facts,
         rests: &mut Rests,
-    ) -> Result<Vec<Option<String>>, No> {
-        let mut inherited: Vec<Option<String>> = Vec::with_capacity(batch.events.len());
-        for (i, new) in batch.events.iter().enumerate() {
-            let cause = match (new.correlationid, new.causationid) {
-                (None, Some(cause)) => cause,
-                _ => {
-                    inherited.push(None);
-                    continue;
-                }
-            };
-            let in_batch = batch.events.iter().take(i).position(|earlier| earlier.id == cause);
-            inherited.push(match in_batch {
-                Some(at) => {
-                    let named = batch.events.get(at).correlationid.map(str::to_owned);
-                    named.or_else(|| inherited[at].clone())
+    ) -> Result<(), No> {
+        for at in 0..given.len() {
+            let new = events.get(at);
+            let (None, Some(cause)) = (new.correlationid, new.causationid) else { continue };
+            let in_batch = events.iter().take(at).position(|earlier| earlier.id == cause);
+            given[at].correlation = match in_batch {
+                Some(earlier) => {
+                    let named = events.get(earlier).correlationid.map(str::to_owned);
+                    named.or_else(|| given[earlier].correlation.clone())
                 }
                 None => {
                     let id = (cause, self.hasher.hash(Kind::Id, cause));
                     let found = self.find(group, id, facts, rests)?;
                     found.map(|(event, _)| event.correlationid.clone())
                 }
-            });
+            };
         }
-        Ok(inherited)
+        Ok(())
     }
 
     fn rest_on(&self, position: Position, group: &Group, rests: &mut Rests) {
@@ -435,15 +418,13 @@ impl Sequencer {
     }
 }
 
-/// The first event whose id an earlier one has; `ids` are their hashes.
-fn repeated(events: &NewEvents, ids: &[u64]) -> Option<usize> {
-    let mut seen = HashSet::with_capacity(if ids.len() > 1 { ids.len() } else { 0 });
-    let mut again = ids.iter().enumerate().filter(|(_, hash)| ids.len() > 1 && !seen.insert(**hash));
+/// The first event whose id an earlier one has.
+fn repeated(events: &NewEvents, given: &[Given]) -> Option<usize> {
+    // Ids are mostly made in their order: then none comes again.
+    if (1..given.len()).all(|i| events.get(i - 1).id < events.get(i).id) {
+        return None;
+    }
+    let mut seen = HashSet::with_capacity(given.len());
+    let mut again = given.iter().enumerate().filter(|(_, given)| !seen.insert(given.id.hash));
     again.find_map(|(i, _)| events.iter().take(i).any(|earlier| earlier.id == events.get(i).id).then_some(i))
-}
-
-/// A batch that nothing speaks against.
-enum Checked {
-    Known(Vec<Stored>),
-    New { sequences: Vec<Option<Sequence>>, correlations: Vec<Option<String>> },
 }

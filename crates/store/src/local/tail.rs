@@ -156,6 +156,7 @@ mod tests {
             source: "/test",
             correlation: "c",
             session: "test/1/s",
+            names: None,
             principal: None,
             sequence: Some(Sequence(position)),
             recordedtime: Timestamp(1),

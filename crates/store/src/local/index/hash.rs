@@ -33,6 +33,13 @@ impl Kind {
 }
 
 const KIND_BITS: u32 = 3;
+
+impl Kind {
+    /// Whether `hash` is of a text of this kind.
+    pub fn is_of(self, hash: u64) -> bool {
+        hash & ((1 << KIND_BITS) - 1) == self as u64
+    }
+}
 const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
 
 /// 61 bits of hash, 3 of kind. The seed comes from the log's random id, so that

@@ -1,13 +1,14 @@
 //! The youngest events' index, in memory until it is written as a run.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use daybook_log::Place;
 use daybook_model::{Event, Position, Sequence, Timestamp};
 
-use super::hash::{Hasher, Kind, session_levels};
+use super::filed::{Alike, Alone, Filed, Id};
+use super::hash::{Hasher, Kind};
 use super::postings::Postings;
 use super::times::IdTimes;
 
@@ -21,24 +22,6 @@ pub(crate) struct KeyHead {
     /// The sequence value that its next event takes: how many events it has.
     pub next: u64,
     pub last: Position,
-}
-
-/// What an event is filed under, hashed by whoever gives it its place.
-#[derive(Clone, Copy)]
-pub(crate) struct Hashes {
-    pub id: u64,
-    pub kind: u64,
-    pub correlation: u64,
-    pub subject: Option<u64>,
-}
-
-/// An event as far as it is filed, besides its session and time.
-#[derive(Clone, Copy)]
-pub(crate) struct Filed<'a> {
-    pub hashes: Hashes,
-    pub id: &'a str,
-    pub kind: &'a str,
-    pub key: Option<(&'a str, Sequence)>,
 }
 
 pub(crate) struct Mem {
@@ -95,74 +78,34 @@ impl Mem {
 
     pub fn insert(&mut self, event: &Event, place: Place) {
         debug_assert_eq!(self.end(), event.position.0);
-        let sessions = sessions(self.hasher, &event.sessionid);
-        let key = event.subject.as_deref().zip(event.sequence);
-        let hashes = Hashes::new(self.hasher, &event.id, &event.kind, &event.correlationid, key.map(|k| k.0));
-        let filed = Filed { hashes, id: &event.id, kind: &event.kind, key };
-        self.insert_all(event.recordedtime, &sessions, std::iter::once(filed), &[place]);
+        self.insert_all(event.recordedtime, &Alone::new(self.hasher, event), &[place]);
     }
 
-    /// A batch: neighbours mostly share their type, key and correlation.
-    pub fn insert_all<'a>(
-        &mut self,
-        recordedtime: Timestamp,
-        sessions: &[u64],
-        events: impl Iterator<Item = Filed<'a>> + Clone,
-        places: &[Place],
-    ) {
-        let (base, first) = (self.base, self.places.len() as u32);
+    pub fn insert_all(&mut self, recordedtime: Timestamp, events: &impl Filed, places: &[Place]) {
+        let first = self.places.len() as u32;
         self.places.extend_from_slice(places);
         self.times.resize(self.places.len(), recordedtime.0);
-        let all = first..self.places.len() as u32;
-        sessions.iter().for_each(|session| self.postings.post(*session, all.clone()));
-        let events = all.zip(events);
-        for (at, event) in events.clone() {
-            self.id_times.add(event.id);
-            self.postings.post(event.hashes.id, at..at + 1);
+        for (at, id) in (first..).zip(events.ids()) {
+            self.id_times.add(id.time);
+            self.postings.post(id.hash, at..at + 1);
         }
-        runs(
-            events.clone(),
-            |event| Some((event.hashes.correlation, ())),
-            |run, last| {
-                self.postings.post(last.hashes.correlation, run);
-            },
-        );
-        runs(
-            events.clone(),
-            |event| Some((event.hashes.kind, event.kind)),
-            |run, last| {
-                let position = Position(base + u64::from(run.end) - 1);
-                self.postings.post(last.hashes.kind, run);
-                match self.types.get_mut(last.kind) {
-                    Some(known) => *known = position,
-                    None => {
-                        self.name_bytes += last.kind.len() + NAME_BYTES;
-                        self.types.insert(last.kind.into(), position);
-                    }
-                }
-            },
-        );
-        runs(
-            events,
-            |event| event.hashes.subject.zip(event.key.map(|key| key.0)),
-            |run, last| {
-                let (Some(hash), Some((subject, sequence))) = (last.hashes.subject, last.key) else { return };
-                let head = KeyHead { next: sequence.0 + 1, last: Position(base + u64::from(run.end) - 1) };
-                self.postings.post(hash, run);
-                match self.keys.get_mut(subject) {
-                    Some(known) => *known = head,
-                    None => {
-                        self.name_bytes += subject.len() + NAME_BYTES;
-                        self.keys.insert(subject.into(), head);
-                    }
-                }
-            },
-        );
+        for Alike { hash, events: alike } in events.alikes() {
+            self.postings.post(*hash, first + alike.start..first + alike.end);
+            let at = alike.end - 1;
+            let last = Position(self.base + u64::from(first + at));
+            if Kind::Type.is_of(*hash) {
+                put(&mut self.types, &mut self.name_bytes, events.kind(at), last);
+            } else if Kind::Subject.is_of(*hash)
+                && let Some((subject, Sequence(sequence))) = events.key(at)
+            {
+                put(&mut self.keys, &mut self.name_bytes, subject, KeyHead { next: sequence + 1, last });
+            }
+        }
     }
 
-    /// Whether nothing is filed under `hash`.
-    pub fn is_free(&self, hash: u64) -> bool {
-        !self.postings.contains(hash)
+    /// Whether no event is here that has this id.
+    pub fn is_new(&self, id: Id) -> bool {
+        !self.id_times.may_hold(id.time) || !self.postings.contains(id.hash)
     }
 
     pub fn place(&self, position: u64) -> Option<Place> {
@@ -188,71 +131,79 @@ impl Mem {
     }
 }
 
-/// Hands over neighbours that are alike: where they are, and the last of them.
-fn runs<'a, K: PartialEq>(
-    events: impl Iterator<Item = (u32, Filed<'a>)>,
-    alike: impl Fn(&Filed<'a>) -> Option<K>,
-    mut each: impl FnMut(Range<u32>, Filed<'a>),
-) {
-    let mut open: Option<(K, Range<u32>, Filed<'a>)> = None;
-    for (at, event) in events {
-        let key = alike(&event);
-        match (&mut open, key) {
-            (Some((known, run, last)), Some(key)) if *known == key => (run.end, *last) = (at + 1, event),
-            (_, key) => {
-                let next = key.map(|key| (key, at..at + 1, event));
-                if let Some((_, run, last)) = std::mem::replace(&mut open, next) {
-                    each(run, last);
-                }
-            }
+fn put<T>(names: &mut BTreeMap<Arc<str>, T>, bytes: &mut usize, name: &str, value: T) {
+    match names.get_mut(name) {
+        Some(known) => *known = value,
+        None => {
+            *bytes += name.len() + NAME_BYTES;
+            names.insert(name.into(), value);
         }
     }
-    if let Some((_, run, last)) = open {
-        each(run, last);
-    }
-}
-
-impl Hashes {
-    pub fn new(hasher: Hasher, id: &str, kind: &str, correlation: &str, subject: Option<&str>) -> Self {
-        Self {
-            id: hasher.hash(Kind::Id, id),
-            kind: hasher.hash(Kind::Type, kind),
-            correlation: hasher.hash(Kind::Correlation, correlation),
-            subject: subject.map(|subject| hasher.hash(Kind::Subject, subject)),
-        }
-    }
-}
-
-/// The session's id and its levels.
-pub(crate) fn sessions(hasher: Hasher, id: &str) -> Vec<u64> {
-    std::iter::once(id).chain(session_levels(id)).map(|text| hasher.hash(Kind::Session, text)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use daybook_log::LogId;
 
+    use super::super::filed::alikes;
     use super::*;
 
     const EVENTS: u64 = 50_000;
 
+    /// A batch of one key.
+    struct Batch {
+        key: String,
+        ids: Vec<Id>,
+        alikes: Vec<Alike>,
+    }
+
+    impl Filed for Batch {
+        fn ids(&self) -> impl Iterator<Item = Id> {
+            self.ids.iter().copied()
+        }
+
+        fn alikes(&self) -> &[Alike] {
+            &self.alikes
+        }
+
+        fn kind(&self, _: u32) -> &str {
+            "Happened"
+        }
+
+        fn key(&self, at: u32) -> Option<(&str, Sequence)> {
+            Some((&self.key, Sequence(at.into())))
+        }
+    }
+
     fn filled(key: impl Fn(u64) -> String, each: u64) -> Mem {
         let hasher = Hasher::new(LogId([7; 16]));
         let mut mem = Mem::new(hasher, 0);
-        let sessions = sessions(hasher, "bench/1/s");
         for first in (0..EVENTS).step_by(each as usize) {
-            let key = key(first / each);
-            let ids: Vec<_> = (first..first + each).map(|i| format!("id-{i}")).collect();
-            let filed = ids.iter().zip(0..).map(|(id, at)| Filed {
-                hashes: Hashes::new(hasher, id, "Happened", &ids[0], Some(&key)),
-                id,
-                kind: "Happened",
-                key: Some((&key, Sequence(at))),
-            });
+            let (key, correlation) = (key(first / each), format!("id-{first}"));
+            let ids = (first..first + each).map(|i| Id::of(hasher, &format!("id-{i}"))).collect();
+            let of_all = (|_| "Happened", |_| correlation.as_str(), |_| Some(key.as_str()));
+            let alikes = alikes(hasher, "bench/1/s", each as u32, of_all.0, of_all.1, of_all.2);
             let places = vec![Place { segment: 0, offset: 0, len: 1 }; each as usize];
-            mem.insert_all(Timestamp(1), &sessions, filed, &places);
+            mem.insert_all(Timestamp(1), &Batch { key, ids, alikes }, &places);
         }
         mem
+    }
+
+    #[test]
+    fn an_id_is_new_unless_it_was_filed_whether_it_names_a_time_or_not() {
+        let hasher = Hasher::new(LogId([7; 16]));
+        let id = |text: &str| Id::of(hasher, text);
+        let uuid = |ms: u8, last: u8| format!("0198c0de-00{ms:02x}-7000-8abc-0123456789{last:02x}");
+        let mut mem = Mem::new(hasher, 0);
+        assert!(mem.is_new(id("order-1")) && mem.is_new(id(&uuid(5, 1))));
+        let known = ["order-1".to_owned(), uuid(5, 1), uuid(7, 1)];
+        let ids = known.iter().map(|text| id(text)).collect();
+        let alikes = alikes(hasher, "bench/1/s", 3, |_| "Happened", |_| "c", |_| Some("key"));
+        let places = [Place { segment: 0, offset: 0, len: 1 }; 3];
+        mem.insert_all(Timestamp(1), &Batch { key: "key".into(), ids, alikes }, &places);
+        assert!(known.iter().all(|text| !mem.is_new(id(text))));
+        let others = ["order-2".to_owned(), uuid(5, 2), uuid(6, 1), uuid(4, 1), uuid(8, 1)];
+        assert!(others.iter().all(|text| mem.is_new(id(text))));
     }
 
     #[test]

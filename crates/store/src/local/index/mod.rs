@@ -20,6 +20,7 @@
 
 mod codec;
 mod compare;
+mod filed;
 mod filter;
 #[cfg(test)]
 mod fuzz;
@@ -46,10 +47,11 @@ use daybook_model::{Filter, Timestamp};
 use super::gate::Cause;
 use crate::SubjectInfo;
 pub(crate) use compare::{Comparison, Wrong};
+pub(crate) use filed::{Alike, Filed, Id, alikes};
 pub(crate) use hash::{Hasher, Kind};
 use lists::lists;
+pub(crate) use mem::KeyHead;
 use mem::Mem;
-pub(crate) use mem::{Filed, Hashes, KeyHead, sessions};
 pub(crate) use names::Keys;
 pub(crate) use run::{Run, range_of};
 pub(crate) use runs::{OpenedRuns, Runs, open_runs};
@@ -199,13 +201,11 @@ impl Index {
         self.runs = runs.into();
     }
 
-    /// Whether no event of this id is here, without any doubt; `hash` is the id's.
-    pub fn is_new(&self, id: &str, hash: u64) -> bool {
-        let time = times::time_of(id);
-        let may = |run: &Arc<Run>| run.id_times.may_hold(time) && run.may_contain(hash);
-        let frozen = self.frozen.as_ref();
-        self.mem.is_free(hash)
-            && frozen.is_none_or(|frozen| frozen.is_free(hash))
+    /// Whether no event of this id is here, without any doubt.
+    pub fn is_new(&self, id: Id) -> bool {
+        let may = |run: &Arc<Run>| run.id_times.may_hold(id.time) && run.may_contain(id.hash);
+        self.mem.is_new(id)
+            && self.frozen.as_ref().is_none_or(|frozen| frozen.is_new(id))
             && !self.runs.iter().any(may)
     }
 

@@ -32,8 +32,9 @@ impl IdTimes {
     pub const ANY: Self = Self { first: 0, last: u64::MAX };
     const BYTES_EACH: usize = 6;
 
-    pub fn add(&mut self, id: &str) {
-        if let Some(time) = time_of(id) {
+    /// What [`time_of`] an id tells.
+    pub fn add(&mut self, time: Option<u64>) {
+        if let Some(time) = time {
             *self = self.and(Self { first: time, last: time });
         }
     }
@@ -92,8 +93,8 @@ mod tests {
         let mut times = IdTimes::NONE;
         assert!(!times.may_hold(time_of(&at(0))) && times.may_hold(None));
         for ms in [70_000, 5, TIME_MAX] {
-            times.add(&at(ms));
-            times.add("order-1");
+            times.add(time_of(&at(ms)));
+            times.add(time_of("order-1"));
             let mut bytes = Vec::new();
             times.encode(&mut bytes);
             assert_eq!(IdTimes::decode(bytes.as_slice().try_into().unwrap()), times);

@@ -42,7 +42,7 @@ impl Fixture {
     /// it is not.
     fn tells_new_from_old(&self) -> bool {
         let index = &self.store.inner.visible().index;
-        let is_new = |id: &&str| index.is_new(id, index.hasher().hash(index::Kind::Id, id));
+        let is_new = |id: &&str| index.is_new(index::Id::of(index.hasher(), id));
         let is_new_key = |key: &&str| index.lookup_head(key).is_err_and(|lookup| lookup.far.is_empty());
         ["first", "b", "b1", "c", "d"].iter().all(is_new) && ["new", "other"].iter().all(is_new_key)
     }
