@@ -110,7 +110,7 @@ fn from_tail(
     for some in positions.chunks(CHUNK) {
         let events: Vec<_> = {
             let visible = inner.visible();
-            some.iter().map(|position| visible.tail.get(Position(*position)).cloned()).collect()
+            some.iter().map(|position| visible.tail.get(Position(*position))).collect()
         };
         for (position, event_) in some.iter().zip(events) {
             let event = match (event_, source) {

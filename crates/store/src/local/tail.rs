@@ -14,8 +14,11 @@ use super::codec;
 use super::lookup::Known;
 
 pub(crate) struct Tail {
-    /// Consecutive positions.
-    events: VecDeque<Recent>,
+    /// Consecutive positions, written after each other.
+    writes: VecDeque<Arc<Records>>,
+    /// The oldest position that counts as here.
+    first: u64,
+    /// Of what counts as here.
     bytes: usize,
     bytes_max: usize,
 }
@@ -69,6 +72,11 @@ impl Records {
         Self { first, bytes: Bytes::new(), each: vec![(0, OnceLock::from((event, defaulted)))] }
     }
 
+    /// The position after the last.
+    fn end(&self) -> u64 {
+        self.first + self.each.len() as u64
+    }
+
     fn body(&self, at: usize) -> &[u8] {
         let start = at.checked_sub(1).map_or(0, |before| self.each[before].0);
         &self.bytes[start as usize..self.each[at].0 as usize]
@@ -97,14 +105,6 @@ impl Records {
 const EVENT_BYTES: usize = 384;
 
 impl Recent {
-    fn position(&self) -> u64 {
-        self.records.first + u64::from(self.at)
-    }
-
-    fn weight(&self) -> usize {
-        self.records.weight(self.at as usize)
-    }
-
     /// With what the server had filled in.
     pub fn stored(&self) -> &Known {
         self.records.known(self.at as usize)
@@ -113,31 +113,38 @@ impl Recent {
 
 impl Tail {
     pub fn new(bytes_max: usize) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, bytes_max }
+        Self { writes: VecDeque::new(), first: 0, bytes: 0, bytes_max }
     }
 
     pub fn push(&mut self, records: Records) {
-        let records = Arc::new(records);
-        for at in 0..records.each.len() {
-            let recent = Recent { records: records.clone(), at: at as u32 };
-            self.bytes += recent.weight();
-            self.events.push_back(recent);
+        if self.writes.is_empty() {
+            self.first = records.first;
         }
-        while self.bytes > self.bytes_max {
-            let Some(oldest) = self.events.pop_front() else { break };
-            self.bytes -= oldest.weight();
+        self.bytes += (0..records.each.len()).map(|at| records.weight(at)).sum::<usize>();
+        self.writes.push_back(Arc::new(records));
+        while self.bytes > self.bytes_max
+            && let Some(oldest) = self.writes.front()
+        {
+            self.bytes -= oldest.weight((self.first - oldest.first) as usize);
+            self.first += 1;
+            if self.first == oldest.end() {
+                self.writes.pop_front();
+            }
         }
     }
 
     /// The oldest position that is here.
     pub fn first(&self) -> Option<u64> {
-        Some(self.events.front()?.position())
+        (!self.writes.is_empty()).then_some(self.first)
     }
 
     /// Not read under the lock that this is kept behind: see [`Recent::stored`].
-    pub fn get(&self, position: Position) -> Option<&Recent> {
-        let first = self.first()?;
-        self.events.get(usize::try_from(position.0.checked_sub(first)?).ok()?)
+    pub fn get(&self, Position(position): Position) -> Option<Recent> {
+        if position < self.first {
+            return None;
+        }
+        let records = self.writes.get(self.writes.partition_point(|records| records.end() <= position))?;
+        Some(Recent { records: records.clone(), at: (position - records.first) as u32 })
     }
 }
 
