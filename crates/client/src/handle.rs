@@ -107,6 +107,10 @@ impl Client {
 
     /// Takes its place in the order of publishes before it returns; the
     /// future tells the outcome. Fails at once when too much is waiting.
+    ///
+    /// The deadline counts from when the future is polled first, not from here: of
+    /// many that are awaited in order each gets it whole, so that a slow line does
+    /// not end those at the back while the bus answers those at the front.
     pub fn start_publish(
         &self,
         events: Vec<NewEvent>,

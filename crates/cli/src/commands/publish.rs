@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io::{BufWriter, Write};
 use std::pin::Pin;
 
-use daybook_client::{PublishError, Receipt};
+use daybook_client::{Client, PublishError, Receipt};
 use daybook_model::{Code, NewEvent, wire};
 use tokio::sync::mpsc;
 
@@ -68,17 +68,26 @@ impl Tally {
 }
 
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let mut interrupts = Interrupts::listen()?;
+    let interrupts = Interrupts::listen()?;
     let client = args.bus.connect(&args.service).await?;
-    let mut lines = stdin_lines();
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let out = BufWriter::new(std::io::stdout().lock());
+    publish(client, stdin_lines(), args.inflight as usize, out, interrupts).await
+}
+
+async fn publish(
+    client: Client,
+    mut lines: mpsc::Receiver<String>,
+    inflight: usize,
+    mut out: impl Write,
+    mut interrupts: Interrupts,
+) -> Result<(), Failure> {
     let mut waiting: VecDeque<(u64, Outcome)> = VecDeque::new();
     let mut tally = Tally::default();
     let mut number = 0;
     let mut reading = true;
     let mut stop = None;
     while reading || !waiting.is_empty() {
-        let full = waiting.len() >= args.inflight as usize;
+        let full = waiting.len() >= inflight;
         tokio::select! {
             line = lines.recv(), if reading && !full => {
                 let Some(line) = line else {
@@ -186,4 +195,107 @@ fn stdin_lines() -> mpsc::Receiver<String> {
         }
     });
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use daybook_client::Builder;
+    use daybook_model::Position;
+    use futures_util::{SinkExt, StreamExt};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+    use super::*;
+
+    /// Longer than every patience of client and command, in time that only a test has.
+    const FOR_EVER: Duration = Duration::from_secs(600);
+
+    /// Where the other ends of all connections go.
+    fn client() -> (Builder, mpsc::Receiver<DuplexStream>) {
+        let (accepted, pipes) = mpsc::channel(64);
+        let builder = Client::builder("http://bus:1").connector(move |_| {
+            let accepted = accepted.clone();
+            async move {
+                let (ours, theirs) = duplex(1 << 16);
+                accepted.send(theirs).await.map_err(std::io::Error::other)?;
+                Ok(ours)
+            }
+        });
+        (builder, pipes)
+    }
+
+    /// Says `welcome` on a connection, reads on, and answers nothing ever after.
+    #[allow(clippy::result_large_err)]
+    async fn welcome_and_no_more(pipe: DuplexStream) {
+        let protocol = |_: &Request, mut response: Response| {
+            response.headers_mut().insert("sec-websocket-protocol", wire::SUBPROTOCOL.parse().unwrap());
+            Ok(response)
+        };
+        let mut frames = tokio_tungstenite::accept_hdr_async(pipe, protocol).await.unwrap();
+        let hello = frames.next().await.unwrap().unwrap();
+        let mut id = 0;
+        wire::messages(hello.to_text().unwrap(), |message| {
+            if let Ok(wire::ClientMessage::Hello(hello)) = message {
+                id = hello.id;
+            }
+        });
+        let welcome = wire::Welcome {
+            id,
+            session: "s/i/1".into(),
+            node: "n".into(),
+            head: Position(0),
+            limits: Default::default(),
+            heartbeat_ms: 10_000,
+        };
+        let mut text = Vec::new();
+        wire::write_frame(&[wire::ServerMessage::Welcome(Box::new(welcome))], &mut text);
+        frames.send(Message::Text(String::from_utf8(text).unwrap().into())).await.unwrap();
+        while let Some(Ok(_)) = frames.next().await {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_answers_no_publish_ends_it_with_the_line_to_go_on_from() {
+        let (builder, mut pipes) = client();
+        let bus = tokio::spawn(async move {
+            while let Some(pipe) = pipes.recv().await {
+                tokio::spawn(welcome_and_no_more(pipe));
+            }
+        });
+        let client = builder.connect().await.unwrap();
+        let (input, lines) = mpsc::channel(8);
+        for id in ["a", "b", "c"] {
+            input.send(format!(r#"{{"specversion":"1.0","id":"{id}","type":"T"}}"#)).await.unwrap();
+        }
+        // Its input stays open, as that of `tail -f | daybook publish` does.
+        let publish = publish(client, lines, 1_000, Vec::new(), Interrupts::listen().unwrap());
+        let ended = tokio::time::timeout(FOR_EVER, publish).await.expect("it waits for ever");
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.code, exit::FAILED);
+        for said in ["the bus gives no answer at line 1", "0 stored", "3 without an answer", "again"] {
+            assert!(failure.message.contains(said), "{said}: {}", failure.message);
+        }
+        drop(input);
+        bus.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_accepts_a_connection_and_says_nothing_is_unreachable() {
+        let (builder, mut pipes) = client();
+        let bus = tokio::spawn(async move {
+            let mut silent = Vec::new();
+            while let Some(pipe) = pipes.recv().await {
+                silent.push(pipe);
+            }
+        });
+        let connected = tokio::time::timeout(FOR_EVER, builder.connect()).await.expect("it waits for ever");
+        let failure = Failure::from(connected.err().expect("nobody said welcome"));
+        assert_eq!(failure.code, exit::UNREACHABLE);
+        for said in ["http://bus:1", "did not answer in time", "is `daybook serve`"] {
+            assert!(failure.message.contains(said), "{said}: {}", failure.message);
+        }
+        bus.abort();
+    }
 }
