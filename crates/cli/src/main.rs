@@ -10,6 +10,7 @@ mod exit;
 mod output;
 mod progress;
 mod settings;
+mod usage;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -65,9 +66,13 @@ fn main() -> std::process::ExitCode {
         Ok(loaded) => loaded,
         Err(failure) => return failure.report(),
     };
-    let cli = match Cli::from_arg_matches(&command.clone().get_matches()) {
+    let matches = command.clone().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match matches {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            let args: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            usage::explained(error, &command, &settings, &args).exit()
+        }
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAYBOOK_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,script=info"));

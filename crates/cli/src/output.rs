@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use daybook_model::{Data, Event};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,6 +21,13 @@ pub enum Format {
 impl Format {
     pub fn or_default(chosen: Option<Self>) -> Self {
         chosen.unwrap_or(if io::stdout().is_terminal() { Self::Table } else { Self::Ndjson })
+    }
+
+    /// All but [`Format::Raw`]: for what is no event and has no data.
+    pub fn without_raw() -> impl TypedValueParser<Value = Self> {
+        let others = Self::value_variants().iter().filter(|format| **format != Self::Raw);
+        PossibleValuesParser::new(others.filter_map(Self::to_possible_value))
+            .try_map(|name| Self::from_str(&name, false))
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, requires = "bus")]
     follow: bool,
     /// With `ndjson`, each telling of the lag is an object on stdout.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Format::without_raw())]
     output: Option<Format>,
 }
 
@@ -256,11 +256,19 @@ enum RoundError {
     Log(OpenError),
     #[error("{} is gone; put it back, or mount its disk again", .0.display())]
     Gone(PathBuf),
-    #[error("the server does not answer ({0})")]
+    #[error("the server does not answer{}", but(.0))]
     Bus(daybook_client::ReadError),
     /// Whoever listened to us is gone.
     #[error("{}", .0.message)]
     Told(Failure),
+}
+
+/// What is known beside that no answer came.
+fn but(error: &daybook_client::ReadError) -> String {
+    match error {
+        daybook_client::ReadError::TimedOut => String::new(),
+        error => format!(" ({error})"),
+    }
 }
 
 impl RoundError {
@@ -337,5 +345,19 @@ fn failure(error: OpenError) -> Failure {
     match error {
         OpenError::Damaged { .. } => Failure::new(VERIFICATION, error.to_string()),
         error => Failure::failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use daybook_client::ReadError;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_once() {
+        assert_eq!(RoundError::Bus(ReadError::TimedOut).to_string(), "the server does not answer");
+        let closed = RoundError::Bus(ReadError::Closed).to_string();
+        assert_eq!(closed, "the server does not answer (the client was closed)");
     }
 }

@@ -20,7 +20,7 @@ pub enum Command {
 /// Tell each setting's value and source: flag, environment, daybook.toml or default.
 #[derive(clap::Args)]
 pub struct Explain {
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Format::without_raw())]
     output: Option<Format>,
     /// A command, perhaps with flags, like `serve --listen 127.0.0.1:0`; default all.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]

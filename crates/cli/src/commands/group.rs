@@ -45,7 +45,7 @@ pub enum Parked {
 pub struct All {
     #[command(flatten)]
     bus: Bus,
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Format::without_raw())]
     output: Option<Format>,
 }
 
@@ -54,7 +54,7 @@ pub struct One {
     group: String,
     #[command(flatten)]
     bus: Bus,
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Format::without_raw())]
     output: Option<Format>,
 }
 
@@ -76,7 +76,7 @@ pub struct Key {
     key: String,
     #[command(flatten)]
     bus: Bus,
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Format::without_raw())]
     output: Option<Format>,
 }
 
@@ -233,7 +233,7 @@ fn list(
             Ok(writeln!(std::io::stdout().lock(), "{table}")?)
         }
         Format::Json => line(&Value::from(found)),
-        Format::Ndjson | Format::Raw => found.iter().try_for_each(line),
+        _ => found.iter().try_for_each(line),
     }
 }
 

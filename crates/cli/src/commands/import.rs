@@ -48,7 +48,7 @@ pub struct Args {
     /// Lines under way at once.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     inflight: u32,
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Format::without_raw())]
     output: Option<Format>,
 }
 

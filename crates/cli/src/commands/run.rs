@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use daybook_superclient::{Config, Limits, Reload, Script, StateLocation, Tests};
 
-use crate::exit::{Failure, UNREACHABLE};
+use crate::exit::Failure;
 
 /// Run services, one Lua file each.
 #[derive(clap::Args)]
@@ -111,7 +111,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
 
 pub fn failure(error: daybook_superclient::StartError) -> Failure {
     match error {
-        daybook_superclient::StartError::Bus(_) => Failure::new(UNREACHABLE, error.to_string()),
+        daybook_superclient::StartError::Bus(error) => error.into(),
         error => Failure::failed(error.to_string()),
     }
 }

@@ -28,8 +28,8 @@ pub struct Args {
     #[arg(long, env = "DAYBOOK_RESERVE_MIB", value_name = "MIB", value_parser = clap::value_parser!(u64).range(..1 << 40))]
     reserve_mib: Option<u64>,
     /// Threads that serve WebSocket connections; by default one for each core but one.
-    #[arg(long, env = "DAYBOOK_WORKERS", value_name = "THREADS")]
-    workers: Option<NonZeroUsize>,
+    #[arg(long, env = "DAYBOOK_WORKERS", value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
 }
 
 /// Says how far the making of the index is, when it has to be made again.
@@ -50,7 +50,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut config = daybook_server::Config::new(args.data).listen(args.listen);
     config.store.progress = Some(indexing());
     config.read_only = args.read_only;
-    config.session_threads = args.workers.map_or_else(workers, NonZeroUsize::get);
+    config.session_threads = args.workers.map_or_else(workers, usize::from);
     if let Some(mebibytes) = args.reserve_mib {
         config.store.reserve_bytes = mebibytes << 20;
     }

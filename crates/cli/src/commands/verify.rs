@@ -16,7 +16,7 @@ pub struct Args {
     /// The log's directory; of a demo it is `log` in its data directory.
     #[arg(long, env = "DAYBOOK_DATA", default_value = "daybook-data")]
     data: PathBuf,
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = Format::without_raw())]
     output: Option<Format>,
 }
 

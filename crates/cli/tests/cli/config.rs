@@ -94,3 +94,41 @@ fn one_worker_serves_a_publisher_and_a_reader() {
     assert_eq!(serve.run(&["publish"], &line("e1", "k/1", None)).code, 0);
     assert_eq!(serve.run(&["read"], "").lines()[0]["id"], "e1");
 }
+
+#[test]
+fn a_value_that_does_not_fit_is_told_with_where_it_came_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |args: &[&str], environment: &[(&str, &str)], told: &[&str]| {
+        let ran = daybook(dir.path(), args, environment);
+        assert_eq!(ran.code, 2, "{}", ran.stderr);
+        assert!(told.iter().all(|told| ran.stderr.contains(told)), "{told:?}: {}", ran.stderr);
+    };
+    let number = "expected a whole number, not negative";
+    refused(&["serve", "--workers", "0"], &[], &["'0' for '--workers <THREADS>'", "0 is not in 1..=65535"]);
+    refused(&["serve", "--workers", "many"], &[], &["'many' for '--workers <THREADS>'", number]);
+    let reserve = [("DAYBOOK_RESERVE_MIB", "x")];
+    refused(&["serve"], &reserve, &["'x' for 'DAYBOOK_RESERVE_MIB (--reserve-mib <MIB>)'", number]);
+    refused(&["serve", "--reserve-mib=y"], &reserve, &["'y' for '--reserve-mib <MIB>'", number]);
+    refused(&["serve"], &[("DAYBOOK_LISTEN", "nowhere")], &["DAYBOOK_LISTEN", "'nowhere'"]);
+    refused(&["publish", "--inflight=-1"], &[], &["--inflight", "-1 is not in 1..=5000"]);
+    std::fs::write(dir.path().join("daybook.toml"), "[serve]\nreserve-mib = \"much\"\n").unwrap();
+    refused(&["serve"], &[], &["'much' for 'reserve-mib in daybook.toml (--reserve-mib <MIB>)'", number]);
+}
+
+#[test]
+fn raw_output_is_offered_where_there_are_events() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["verify", "import", "config explain", "group ls", "group explain", "backup"] {
+        let words: Vec<_> = command.split(' ').collect();
+        let ran = daybook(dir.path(), &[&words[..], &["--output", "raw"]].concat(), &[]);
+        assert!(
+            ran.code == 2 && ran.stderr.contains("[possible values: table, json, ndjson]"),
+            "{}",
+            ran.stderr
+        );
+    }
+    for command in ["read", "tail", "trace"] {
+        let ran = daybook(dir.path(), &[command, "--help"], &[]);
+        assert!(ran.stdout.contains("raw"), "{}", ran.stdout);
+    }
+}

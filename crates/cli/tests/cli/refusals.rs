@@ -57,6 +57,30 @@ fn the_directory_of_a_demo_is_not_taken_for_a_log_nor_a_log_for_one() {
 }
 
 #[test]
+fn where_nothing_listens_every_command_asks_whether_a_server_is_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let (script, state) = (dir.path().join("s.lua"), dir.path().join("state"));
+    std::fs::write(&script, "service('s', {})\n").unwrap();
+    let (script, state) = (script.to_str().unwrap(), state.to_str().unwrap());
+    for command in [
+        &["run", script, "--state", state, "--listen", "127.0.0.1:0"][..],
+        &["publish"],
+        &["read"],
+        &["group", "ls"],
+    ] {
+        // Nobody may listen there but root, and nobody does.
+        let ran = run(&[command, &["--bus", "http://127.0.0.1:1"]].concat(), "");
+        assert_eq!(ran.code, 6, "{command:?}: {}", ran.stderr);
+        for told in [
+            "cannot reach the bus at http://127.0.0.1:1",
+            "is `daybook serve` or `daybook demo` running there?",
+        ] {
+            assert!(ran.stderr.contains(told), "{command:?}: {}", ran.stderr);
+        }
+    }
+}
+
+#[test]
 fn a_conflict_is_code_4_and_does_not_tell_the_value() {
     let dir = tempfile::tempdir().unwrap();
     let serve = Serve::start(&dir.path().join("data"));

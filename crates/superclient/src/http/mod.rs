@@ -69,6 +69,13 @@ impl Answer {
         let body = serde_json::json!({ "type": "about:blank", "title": code, "status": status, "code": code, "detail": detail });
         Self { status, body: Some(body), is_problem: true, headers: Vec::new() }
     }
+
+    /// Says more about a problem.
+    fn add(&mut self, why: &str) {
+        if let Some(detail) = self.body.as_mut().and_then(|body| body.get_mut("detail")) {
+            *detail = format!("{}; {why}", detail.as_str().unwrap_or_default()).into();
+        }
+    }
 }
 
 impl IntoResponse for Answer {
@@ -293,7 +300,15 @@ async fn dispatch(directory: &Arc<Directory>, request: Request) -> Result<Respon
             .unwrap_or_default(),
     };
     match &entry.stream {
-        None => Ok(ask(directory, &entry.service, entry.key.clone(), incoming).await.into_response()),
+        None => {
+            let not_json = not_json(&incoming);
+            let mut answer = ask(directory, &entry.service, entry.key.clone(), incoming).await;
+            // The script sees no fields then, and tells that the first of them is missing.
+            if let Some(why) = not_json.filter(|_| answer.is_problem && answer.status == 400) {
+                answer.add(&why);
+            }
+            Ok(answer.into_response())
+        }
         Some(types) => {
             follow(directory.clone(), entry.service.clone(), entry.key.clone(), types.clone(), incoming).await
         }
@@ -358,6 +373,18 @@ fn json_body(headers: &HeaderMap, body: &[u8]) -> Result<Option<serde_json::Valu
     parsed
         .map(Some)
         .map_err(|error| Answer::problem(400, "invalid", &format!("the body is no JSON: {error}")))
+}
+
+/// Of a body that was not taken for JSON: why, for a caller who is told that a field
+/// is missing.
+fn not_json(request: &Incoming) -> Option<String> {
+    if request.json.is_some() || request.body.is_empty() {
+        return None;
+    }
+    let kind = request.headers.iter().find(|(name, _)| name == "content-type").map(|(_, kind)| kind.as_str());
+    let kind = kind.map_or("no content-type".to_owned(), |kind| format!("the content-type `{kind}`"));
+    let begins: String = String::from_utf8_lossy(&request.body).chars().take(16).collect();
+    Some(format!("the body is no JSON: it has {kind} and begins with `{begins}`"))
 }
 
 /// Hands a request to one of the service's instances.

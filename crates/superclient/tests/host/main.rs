@@ -4,6 +4,7 @@
 
 mod api;
 mod asking;
+mod bodies;
 mod chance;
 mod consistency;
 mod hostile;
