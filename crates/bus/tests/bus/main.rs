@@ -4,5 +4,6 @@ mod common;
 mod failure;
 mod lifecycle;
 mod order;
+mod poison;
 mod walk;
 mod window;
