@@ -5,7 +5,7 @@
 //! 2. Positions are gapless from 0, sequences gapless per key, ids unique for ever.
 //! 3. A batch is there as a whole or not at all.
 //! 4. Checks run in the order id → fence → sequence, in the step that orders the batch.
-//! 5. Calls of [`EventStore::append`] from one caller are ordered as called.
+//! 5. Calls of [`EventStore::submit`] from one caller are ordered as called.
 //!
 //! # After a failure
 //! `UnknownOutcome` means the batch may be stored: publishing the same ids
@@ -18,6 +18,7 @@ mod durations;
 pub mod local;
 pub mod memory;
 mod planted;
+mod reply;
 mod types;
 
 use std::future::Future;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub use durations::Durations;
 #[cfg(feature = "planted")]
 pub use planted::Bug;
+pub use reply::{Outcome, Reply};
 pub use types::*;
 
 /// What a store answers later. Dropping it does not undo the request.
@@ -68,9 +70,16 @@ pub type Chore = Arc<dyn Fn() -> usize + Send + Sync>;
 /// A log of events with one total order. Shaped so that a store on another
 /// machine can implement it: no call blocks, none assumes a file.
 pub trait EventStore: Send + Sync + 'static {
-    /// Takes its place in the order before it returns; the answer comes when
-    /// the outcome is durable.
-    fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>>;
+    /// Takes its place in the order before it returns; `reply` is told when the
+    /// outcome is durable. A refusal may be told before this returns.
+    fn submit(&self, batch: Batch, reply: Reply);
+
+    /// The same for somebody who waits for it.
+    fn append(&self, batch: Batch) -> Answer<Outcome> {
+        let (reply, answer) = Reply::awaited();
+        self.submit(batch, reply);
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Err(reply::stopped())) })
+    }
 
     /// Raises `fences` at this place in the order; answers with the head once
     /// everything ordered before is durable.

@@ -8,8 +8,8 @@ use daybook_model::{Event, Invalid, NewEvent, Position, Sequence, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Answer, AppendError, Batch, CheckpointError, EventStore, Fence, Health, Page, Query, ReadError, Stats,
-    Stored, SubjectInfo,
+    Answer, AppendError, Batch, CheckpointError, EventStore, Fence, Health, Page, Query, ReadError, Reply,
+    Stats, Stored, SubjectInfo,
 };
 
 /// Every operation looks at all events.
@@ -202,11 +202,14 @@ fn now<T: Send + 'static>(value: T) -> Answer<T> {
 }
 
 impl EventStore for MemoryStore {
-    fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
-        let mut state = self.lock();
-        let result = state.append(batch, (self.clock)(), self.believes);
-        self.head.send_replace(Position(state.events.len() as u64));
-        now(result)
+    fn submit(&self, batch: Batch, reply: Reply) {
+        let outcome = {
+            let mut state = self.lock();
+            let outcome = state.append(batch, (self.clock)(), self.believes);
+            self.head.send_replace(Position(state.events.len() as u64));
+            outcome
+        };
+        reply.tell(outcome);
     }
 
     fn barrier(&self, fences: Vec<Fence>) -> Answer<Result<Position, AppendError>> {

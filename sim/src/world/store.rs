@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use daybook_model::{Event, Position, Timestamp};
 use daybook_store::memory::MemoryStore;
 use daybook_store::{
-    Answer, AppendError, Batch, CheckpointError, EventStore, Fence, Health, Page, Query, ReadError, Stats,
-    Stored, SubjectInfo,
+    Answer, AppendError, Batch, CheckpointError, EventStore, Fence, Health, Page, Query, ReadError, Reply,
+    Stats, SubjectInfo,
 };
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::sleep;
@@ -123,17 +123,17 @@ impl Disk {
             max_events: usize::MAX,
             max_bytes: usize::MAX,
         };
-        let page = answered(store.read(all)).unwrap_or_default();
+        let page = answered(store.read(all)).and_then(Result::ok).unwrap_or_default();
         Logged::new(page.events.iter().map(|event| Entry::of(event)).collect())
     }
 }
 
 /// The memory store answers at once.
-fn answered<T>(answer: impl Future<Output = Result<T, ReadError>>) -> Option<T> {
+fn answered<T>(answer: impl Future<Output = T>) -> Option<T> {
     let mut answer = std::pin::pin!(answer);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match answer.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(answer) => answer.ok(),
+        std::task::Poll::Ready(answer) => Some(answer),
         std::task::Poll::Pending => None,
     }
 }
@@ -144,13 +144,16 @@ fn wall_clock() -> Timestamp {
     Timestamp(since.as_micros() as i64)
 }
 
+/// Told whether a sync has made durable what it waits for.
+type Waiting = Box<dyn FnOnce(bool) + Send>;
+
 /// What one process of the server opens of the [`Disk`].
 pub struct SimStore {
     disk: Disk,
     ordered: Arc<MemoryStore>,
     head: watch::Sender<Position>,
     health: watch::Sender<Health>,
-    waiting: Arc<Mutex<Vec<oneshot::Sender<bool>>>>,
+    waiting: Arc<Mutex<Vec<Waiting>>>,
     work: Arc<Notify>,
 }
 
@@ -196,10 +199,7 @@ impl SimStore {
         if state.failing || self.is_poisoned() {
             drop(state);
             self.health.send_replace(Health::Poisoned("a sync failed".into()));
-            for answer in waiting {
-                // Nobody waits any more: it is durable or not all the same.
-                let _ = answer.send(false);
-            }
+            waiting.into_iter().for_each(|tell| tell(false));
             return;
         }
         let head = *self.ordered.head().borrow();
@@ -213,10 +213,7 @@ impl SimStore {
         }
         drop(state);
         self.head.send_replace(head);
-        for answer in waiting {
-            // Nobody waits any more: it is durable or not all the same.
-            let _ = answer.send(true);
-        }
+        waiting.into_iter().for_each(|tell| tell(true));
     }
 
     fn is_poisoned(&self) -> bool {
@@ -230,9 +227,16 @@ impl SimStore {
     /// Resolves to true once everything ordered before the call is durable.
     fn durable(&self) -> oneshot::Receiver<bool> {
         let (answer, durable) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
-        self.work.notify_one();
+        self.once_durable(move |is_durable| {
+            // Nobody waits any more: it is durable or not all the same.
+            let _ = answer.send(is_durable);
+        });
         durable
+    }
+
+    fn once_durable(&self, tell: impl FnOnce(bool) + Send + 'static) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(tell));
+        self.work.notify_one();
     }
 
     fn unavailable(&self) -> Option<AppendError> {
@@ -255,15 +259,15 @@ fn lost<T>() -> Result<T, AppendError> {
 }
 
 impl EventStore for SimStore {
-    fn append(&self, mut batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
+    fn submit(&self, mut batch: Batch, reply: Reply) {
         if let Some(error) = self.unavailable() {
-            return now(Err(error));
+            return reply.tell(Err(error));
         }
         if self.has(Mistake::FencesIgnored) {
             batch.fence = None;
         }
         // The memory store orders before it returns.
-        let ordered = self.ordered.append(batch);
+        let ordered = answered(self.ordered.append(batch)).unwrap_or_else(lost);
         let end = *self.ordered.head().borrow();
         {
             let mut state = self.disk.lock();
@@ -271,15 +275,15 @@ impl EventStore for SimStore {
                 state.ends.push(end);
             }
         }
-        let durable = self.durable();
         if self.has(Mistake::ReadBeforeDurable) {
             self.head.send_replace(end);
         }
         if self.has(Mistake::AnsweredBeforeDurable) {
-            return ordered;
+            reply.tell(ordered);
+            return self.once_durable(|_| {});
         }
         // A refusal speaks of events too, and waits for them.
-        Box::pin(async move { if durable.await.unwrap_or(false) { ordered.await } else { lost() } })
+        self.once_durable(move |is_durable| reply.tell(if is_durable { ordered } else { lost() }));
     }
 
     fn barrier(&self, fences: Vec<Fence>) -> Answer<Result<Position, AppendError>> {

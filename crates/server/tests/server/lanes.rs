@@ -21,11 +21,11 @@ struct Slow {
 }
 
 impl EventStore for Slow {
-    fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
+    fn submit(&self, batch: Batch, reply: Reply) {
         if let Some(lender) = &*self.lender.lock().unwrap() {
             lender.call(Call::AtOnce);
         }
-        self.memory.append(batch)
+        self.memory.submit(batch, reply);
     }
 
     fn borrow_threads(&self, lender: Arc<dyn Lender>) -> Option<Chore> {

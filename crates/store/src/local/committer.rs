@@ -284,9 +284,11 @@ impl Publisher {
             Outcome::Refused(_) | Outcome::RefusedBefore(_) | Outcome::FailedBefore(_) => {}
         }
         keep(group.draft);
+        let now = Instant::now();
         for verdict in group.verdicts {
+            inner.appends.took(now.saturating_duration_since(verdict.begun));
             let (told, reply) = verdict.told(&outcome);
-            let _ = reply.send(told);
+            reply.tell(told);
         }
         let head = *inner.head.borrow();
         for share in group.barriers {

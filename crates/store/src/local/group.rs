@@ -1,14 +1,15 @@
 //! Requests that are written and answered together.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use daybook_log::Draft;
 use daybook_model::Position;
 
 use super::placed::Placed;
-use super::queue::{BarrierShare, Reply};
+use super::queue::BarrierShare;
 use crate::planted::{Bug, has};
-use crate::{AppendError, Stored};
+use crate::{AppendError, Reply, Stored};
 
 /// What one group has decided, not yet durable.
 pub(super) struct Group {
@@ -29,6 +30,8 @@ pub(super) struct Verdict {
     pub answer: Result<Vec<Stored>, AppendError>,
     pub rests: Rests,
     pub reply: Reply,
+    /// When it was asked.
+    pub begun: Instant,
 }
 
 /// Which events that are not durable yet a verdict looked at.
@@ -76,7 +79,7 @@ impl Verdict {
 
     /// What the publisher is told.
     pub fn told(self, outcome: &Outcome) -> (Result<Vec<Stored>, AppendError>, Reply) {
-        let Self { answer, rests, reply } = self;
+        let Self { answer, rests, reply, .. } = self;
         let unavailable = |reason: &str| Err(AppendError::Unavailable { reason: reason.to_owned() });
         let unknown = |reason: &str| Err(AppendError::UnknownOutcome { reason: reason.to_owned() });
         let told = match outcome {
@@ -112,8 +115,8 @@ mod tests {
     use super::*;
 
     fn told(answer: Result<Vec<Stored>, AppendError>, rests: Rests, outcome: &Outcome) -> String {
-        let (reply, _) = tokio::sync::oneshot::channel();
-        match (Verdict { answer, rests, reply }).told(outcome).0 {
+        let (reply, _) = Reply::awaited();
+        match (Verdict { answer, rests, reply, begun: Instant::now() }).told(outcome).0 {
             Ok(_) => "stands".into(),
             Err(AppendError::Conflict { .. }) => "conflict".into(),
             Err(AppendError::Unavailable { .. }) => "unavailable".into(),

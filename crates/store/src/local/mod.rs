@@ -40,7 +40,7 @@ mod written;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use daybook_log::{Disk, Log, LogId, RealDisk};
 use daybook_model::{Event, Position, Timestamp};
@@ -49,7 +49,7 @@ use tokio::sync::{oneshot, watch};
 use crate::durations::Stopwatch;
 use crate::{
     Answer, AppendError, Batch, CheckpointError, Chore, EventStore, Fence, Health, Lender, Page, Query,
-    ReadError, Stats, Stored, SubjectInfo, Usage, WrittenPage,
+    ReadError, Reply, Stats, SubjectInfo, Usage, WrittenPage,
 };
 use checkpoints::Checkpoints;
 use committer::{Committer, Committers};
@@ -317,31 +317,17 @@ fn tracing_line(message: &str) {
 }
 
 impl EventStore for LocalStore {
-    fn append(&self, batch: Batch) -> Answer<Result<Vec<Stored>, AppendError>> {
-        let (reply, answer) = oneshot::channel();
-        match self.inner.queue.push(Work::Append(Append::new(batch, reply))) {
-            Ok(()) => {
-                let (inner, begun) = (self.inner.clone(), Instant::now());
-                Box::pin(async move {
-                    let gone = || AppendError::UnknownOutcome { reason: "the log was closed hard".into() };
-                    let outcome = answer.await.unwrap_or_else(|_| Err(gone()));
-                    inner.appends.took(begun.elapsed());
-                    outcome
-                })
-            }
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
+    fn submit(&self, batch: Batch, reply: Reply) {
+        self.inner.queue.push(Work::Append(Append::new(batch, reply)));
     }
 
     fn barrier(&self, fences: Vec<Fence>) -> Answer<Result<Position, AppendError>> {
         let (reply, answer) = oneshot::channel();
-        match self.inner.queue.push(Work::Barrier { fences, share: Arc::new(reply) }) {
-            Ok(()) => Box::pin(async move {
-                let gone = || AppendError::Unavailable { reason: "the log is closed".into() };
-                answer.await.unwrap_or_else(|_| Err(gone()))
-            }),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
-        }
+        self.inner.queue.push(Work::Barrier { fences, share: Arc::new(reply) });
+        Box::pin(async move {
+            let gone = || AppendError::Unavailable { reason: "the log is closed".into() };
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        })
     }
 
     fn read(&self, query: Query) -> Answer<Result<Page, ReadError>> {

@@ -19,15 +19,14 @@ use tokio::sync::oneshot;
 use super::loan::Loan;
 use super::lookup::{Facts, Returned};
 use super::patience::{Patience, Wait};
-use crate::{AppendError, Batch, Call, Fence, Lender, Stored};
-
-pub(super) type Reply = oneshot::Sender<Result<Vec<Stored>, AppendError>>;
+use crate::{AppendError, Batch, Call, Fence, Lender, Reply};
 
 /// A batch on its way to its place.
 pub(super) struct Append {
     pub batch: Box<Batch>,
     pub weight: usize,
     pub reply: Reply,
+    pub begun: Instant,
     /// What was found out about it on disk; nothing at first.
     pub facts: Facts,
 }
@@ -35,7 +34,7 @@ pub(super) struct Append {
 impl Append {
     pub fn new(batch: Batch, reply: Reply) -> Self {
         let weight = batch.events.iter().map(|event| event.weight()).sum();
-        Self { batch: Box::new(batch), weight, reply, facts: Facts::default() }
+        Self { batch: Box::new(batch), weight, reply, begun: Instant::now(), facts: Facts::default() }
     }
 }
 
@@ -57,6 +56,18 @@ impl Work {
         match self {
             Self::Append(append) | Self::Returned(Returned { append, .. }) => append.weight,
             Self::Barrier { .. } => 0,
+        }
+    }
+
+    fn refuse(self, error: AppendError) {
+        match self {
+            Self::Append(append) | Self::Returned(Returned { append, .. }) => append.reply.tell(Err(error)),
+            Self::Barrier { share, .. } => {
+                // Nobody else has a share of it yet.
+                if let Some(reply) = Arc::into_inner(share) {
+                    let _ = reply.send(Err(error));
+                }
+            }
         }
     }
 }
@@ -179,30 +190,38 @@ impl Queue {
     }
 
     /// Takes its place in the order, or is refused at once.
-    pub(super) fn push(&self, work: Work) -> Result<(), AppendError> {
+    pub(super) fn push(&self, work: Work) {
         let mut state = self.lock();
-        if let Some(reason) = &state.closed {
-            return Err(AppendError::Unavailable { reason: reason.clone() });
+        let refused = match &state.closed {
+            Some(reason) => Some(AppendError::Unavailable { reason: reason.clone() }),
+            // Barriers always pass: a fence must not wait for room.
+            None => match &work {
+                Work::Append(append) if state.bytes > 0 && state.bytes + append.weight > self.bytes_max => {
+                    Some(AppendError::Overloaded)
+                }
+                _ => None,
+            },
+        };
+        if let Some(error) = refused {
+            drop(state);
+            return work.refuse(error);
         }
-        // Barriers always pass: a fence must not wait for room.
-        if let Work::Append(append) = &work {
-            if state.bytes > 0 && state.bytes + append.weight > self.bytes_max {
-                return Err(AppendError::Overloaded);
-            }
-            state.bytes += append.weight;
-        }
-        self.add(state, work);
-        Ok(())
+        state.bytes += work.weight();
+        let now = match &work {
+            Work::Append(append) => append.begun,
+            _ => Instant::now(),
+        };
+        self.add(state, work, now);
     }
 
     /// Brings back a batch that [`Self::sent_away`] was said of, closed or not.
     pub(super) fn bring_back(&self, returned: Returned) {
         let mut state = self.lock();
         state.away -= 1;
-        self.add(state, Work::Returned(returned));
+        self.add(state, Work::Returned(returned), Instant::now());
     }
 
-    fn add(&self, mut state: MutexGuard<'_, State>, work: Work) {
+    fn add(&self, mut state: MutexGuard<'_, State>, work: Work, now: Instant) {
         state.waiting += work.weight();
         state.work.push_back(work);
         if state.has_wanted() {
@@ -210,15 +229,14 @@ impl Queue {
             drop(state);
             self.more.notify_one();
         } else {
-            self.call(state);
+            self.call(state, now);
         }
     }
 
-    fn call(&self, mut state: MutexGuard<'_, State>) {
+    fn call(&self, mut state: MutexGuard<'_, State>, now: Instant) {
         if !state.worth_beginning() || state.called {
             return;
         }
-        let now = Instant::now();
         if !state.writing && state.loan.is_called(now) {
             return;
         }
@@ -372,7 +390,7 @@ impl Queue {
             drop(state);
             self.turn.notify_all();
         } else {
-            self.call(state);
+            self.call(state, Instant::now());
         }
     }
 
@@ -393,7 +411,7 @@ impl Queue {
             drop(state);
             self.more.notify_one();
         } else {
-            self.call(state);
+            self.call(state, now);
         }
     }
 
@@ -466,7 +484,7 @@ mod tests {
             fallback_correlation: "c".into(),
             fence: None,
         };
-        Work::Append(Append::new(batch, oneshot::channel().0))
+        Work::Append(Append::new(batch, Reply::awaited().0))
     }
 
     #[test]
@@ -475,7 +493,7 @@ mod tests {
             let (queue, calls) = (Queue::new(1 << 20), Arc::new(Calls::default()));
             queue.borrow_threads(calls.clone());
             queue.sequenced(contested);
-            queue.push(append()).unwrap();
+            queue.push(append());
             assert_eq!(*calls.0.lock().unwrap(), [expected]);
         }
     }
@@ -486,10 +504,10 @@ mod tests {
         // Until the average is long enough for any machine.
         (0..400).for_each(|_| queue.written(true, Some(Duration::from_secs(600))));
         // Two came while the last batch was written, whose three are answered now.
-        (0..2).for_each(|_| queue.push(append()).unwrap());
+        (0..2).for_each(|_| queue.push(append()));
         queue.written(true, None);
         let taken = std::thread::scope(|scope| {
-            scope.spawn(|| (0..3).for_each(|_| queue.push(append()).unwrap()));
+            scope.spawn(|| (0..3).for_each(|_| queue.push(append())));
             queue.take(0, usize::MAX, 3)
         });
         assert_eq!((taken.work.len(), taken.write), (5, true));
@@ -500,7 +518,7 @@ mod tests {
         for contested in [false, true] {
             let queue = Queue::new(1 << 20);
             queue.sequenced(contested);
-            queue.push(append()).unwrap();
+            queue.push(append());
             // Three were answered; syncs take no time, in which nobody comes back.
             let taken = queue.take(0, usize::MAX, 3);
             assert_eq!((taken.work.len(), taken.write), (1, true));

@@ -171,7 +171,7 @@ impl Sequencer {
             }
         };
         group.weight += append.weight;
-        group.verdicts.push(Verdict { answer, rests, reply: append.reply });
+        group.verdicts.push(Verdict { answer, rests, reply: append.reply, begun: append.begun });
         None
     }
 

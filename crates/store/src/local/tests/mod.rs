@@ -109,7 +109,7 @@ impl Fixture {
     }
 
     /// An event that is being synced, and stays so: the sync is held.
-    fn sync_held(&self, event: NewEvent) -> Answer<Result<Vec<Stored>, AppendError>> {
+    fn sync_held(&self, event: NewEvent) -> Answer<crate::Outcome> {
         self.log.hold(Call::Sync);
         let first = self.store.append(batch("first", vec![event]));
         self.log.reached(1);
@@ -143,7 +143,7 @@ fn event(id: &str, subject: &str, sequence: u64) -> NewEvent {
     NewEvent::new(id, "T").subject(subject).sequence(Sequence(sequence))
 }
 
-fn position(answer: &Result<Vec<Stored>, AppendError>) -> u64 {
+fn position(answer: &crate::Outcome) -> u64 {
     answer.as_ref().unwrap()[0].position.0
 }
 
