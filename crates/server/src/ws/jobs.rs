@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use daybook_model::wire::ServerMessage;
@@ -37,7 +38,14 @@ pub(super) enum Job {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Jobs(Arc<Mutex<VecDeque<Job>>>);
+pub(super) struct Jobs(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    /// How many there are: whoever finds none, as mostly, takes no lock for it.
+    waiting: AtomicUsize,
+}
 
 impl Jobs {
     /// False if there are too many.
@@ -47,19 +55,26 @@ impl Jobs {
         let has_room = jobs.len() < JOBS;
         if has_room {
             jobs.push_back(job);
+            self.0.waiting.store(jobs.len(), Relaxed);
         }
         has_room
     }
 
     pub fn pop(&self) -> Option<Job> {
-        self.lock().pop_front()
+        if self.is_empty() {
+            return None;
+        }
+        let mut jobs = self.lock();
+        let job = jobs.pop_front();
+        self.0.waiting.store(jobs.len(), Relaxed);
+        job
     }
 
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.0.waiting.load(Relaxed) == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Job>> {
-        self.0.lock().expect("no code panics while it holds this lock")
+        self.0.jobs.lock().expect("no code panics while it holds this lock")
     }
 }

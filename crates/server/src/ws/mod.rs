@@ -12,6 +12,7 @@ mod jobs;
 mod members;
 mod outbox;
 mod outgoing;
+mod receipts;
 mod session;
 mod settled;
 mod socket;

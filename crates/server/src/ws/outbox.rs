@@ -3,16 +3,17 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use daybook_model::wire::write_frame;
+use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, SelectAll};
-use futures_util::{FutureExt, StreamExt};
 use tokio::io::AsyncWriteExt;
 
 use super::frame::{self, Opcode};
 use super::jobs::{Answer, Job, Jobs, Pushes};
 use super::outgoing::Outgoing;
+use super::receipts::Receipts;
 use super::socket::Writer;
 
 /// Messages of one frame, so that one huge frame does not delay the next answer.
@@ -27,6 +28,7 @@ const KEPT_BYTES: usize = 16 << 10;
 pub(super) struct Outbox {
     half: Writer,
     jobs: Jobs,
+    receipts: Receipts,
     answers: FuturesUnordered<Answer>,
     streams: SelectAll<Pushes>,
     closing: Option<(u16, String)>,
@@ -38,22 +40,22 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(half: Writer, jobs: Jobs) -> Self {
+    pub fn new(half: Writer, jobs: Jobs, receipts: Receipts) -> Self {
         let (answers, streams) = (FuturesUnordered::new(), SelectAll::new());
         let (batch, out) = Default::default();
-        Self { half, jobs, answers, streams, closing: None, batch, out, sent: 0 }
+        Self { half, jobs, receipts, answers, streams, closing: None, batch, out, sent: 0 }
     }
 
     /// Runs until the client is gone or the goodbye is said.
     pub async fn run(&mut self) {
         loop {
             if self.answers.is_empty()
+                && self.receipts.is_settled()
                 && let Some((code, reason)) = self.closing.take()
             {
                 return self.cut(code, &reason).await;
             }
-            let first = poll_fn(|context| self.poll_next(context)).await;
-            self.gather(first);
+            poll_fn(|context| self.gather(context)).await;
             if self.send().await.is_err() {
                 return;
             }
@@ -67,10 +69,11 @@ impl Outbox {
         let _ = self.send().await;
     }
 
-    /// Adds what else is ready. An event larger than a frame should be goes alone.
-    fn gather(&mut self, first: Out) {
-        let (mut next, mut weight) = (Some(first), 0);
-        while let Some(out) = next {
+    /// Waits for something to send, and adds what else is ready. An event larger
+    /// than a frame should be goes alone.
+    fn gather(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (mut next, mut weight) = (Poll::Ready(ready!(self.poll_next(context))), 0);
+        while let Poll::Ready(out) = next {
             match out {
                 Out::Message(message) => {
                     weight += message.weight();
@@ -82,13 +85,14 @@ impl Outbox {
                 Out::Nothing => {}
             }
             let has_room = self.batch.len() < FRAME_MESSAGES && weight < FRAME_BYTES;
-            next = if has_room { poll_fn(|context| self.poll_next(context)).now_or_never() } else { None };
+            next = if has_room { self.poll_next(context) } else { Poll::Pending };
         }
         if !self.batch.is_empty() {
             self.out.reserve(weight + weight / 4);
             frame::write(&mut self.out, Opcode::Text, |out| write_frame(&self.batch, out));
             self.batch.clear();
         }
+        Poll::Ready(())
     }
 
     /// Dropped halfway, it knows how far it came.
@@ -123,10 +127,16 @@ impl Outbox {
             }
         }
         // Answers before pushes: a flood of events must not delay a receipt.
-        if let Poll::Ready(Some(answer)) = self.answers.poll_next_unpin(context) {
+        if let Poll::Ready(receipt) = self.receipts.poll_next(context) {
+            return Poll::Ready(Out::Message(receipt.into()));
+        }
+        if !self.answers.is_empty()
+            && let Poll::Ready(Some(answer)) = self.answers.poll_next_unpin(context)
+        {
             return Poll::Ready(answer.map_or(Out::Nothing, |message| Out::Message(message.into())));
         }
         if self.closing.is_none()
+            && !self.streams.is_empty()
             && let Poll::Ready(Some(message)) = self.streams.poll_next_unpin(context)
         {
             return Poll::Ready(Out::Message(message));

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use daybook_model::wire::{self, ClientMessage, Malformed, ServerMessage};
 use daybook_model::{Code, Invalid, Problem};
+use daybook_store::Batch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -21,9 +22,9 @@ use super::inflight::{Inflight, Permit};
 use super::jobs::{JOBS, Job, Jobs};
 use super::members::Members;
 use super::outbox::Outbox;
+use super::receipts::Receipts;
 use super::socket::Socket;
 use super::subscription::{self, Subscriptions};
-use crate::error::append_problem;
 use crate::groups::Member;
 use crate::publish::{self, Publisher};
 use crate::state::Shared;
@@ -50,13 +51,13 @@ pub(super) async fn run(shared: Arc<Shared>, socket: Socket) {
     let _alive = shared.alive.clone();
     // An error: the socket is gone.
     let Ok((from_client, to_client)) = socket.split() else { return };
-    let jobs = Jobs::default();
+    let (jobs, receipts) = (Jobs::default(), Receipts::default());
     let mut inbox = Inbox::new(from_client, shared.config.limits.frame_bytes);
-    let mut outbox = Outbox::new(to_client, jobs.clone());
+    let mut outbox = Outbox::new(to_client, jobs.clone(), receipts.clone());
     shared.metrics.connection();
     let end = {
         let reader = async {
-            match hello(&shared, &mut inbox, &jobs).await {
+            match hello(&shared, &mut inbox, &jobs, &receipts).await {
                 Ok(session) => session.serve(&mut inbox).await,
                 Err(NoSession::Refused { code, reason }) => {
                     let _ = jobs.push(Job::Close { code, reason });
@@ -76,7 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>, socket: Socket) {
             if let Poll::Ready(end) = reader.as_mut().poll(context) {
                 return Poll::Ready(end);
             }
-            match jobs.is_empty() {
+            match jobs.is_empty() && receipts.is_settled() {
                 true => Poll::Pending,
                 false => sender.as_mut().poll(context).map(|()| End::Gone),
             }
@@ -108,7 +109,12 @@ enum NoSession {
     Ended(End),
 }
 
-async fn hello(shared: &Arc<Shared>, inbox: &mut Inbox, jobs: &Jobs) -> Result<Session, NoSession> {
+async fn hello(
+    shared: &Arc<Shared>,
+    inbox: &mut Inbox,
+    jobs: &Jobs,
+    receipts: &Receipts,
+) -> Result<Session, NoSession> {
     let refuse = |id: Option<u64>, problem: Problem| {
         let reason = problem.to_string();
         let _ = jobs.push(Job::Now(wire::Error { id, problem }.boxed()));
@@ -147,8 +153,8 @@ async fn hello(shared: &Arc<Shared>, inbox: &mut Inbox, jobs: &Jobs) -> Result<S
         None => return Err(refuse(None, Problem::new(Code::Invalid, "the first message must be `hello`"))),
     };
     let id = hello.id;
-    let mut session =
-        Session::new(shared.clone(), hello, jobs.clone()).map_err(|e| refuse(Some(id), e.into()))?;
+    let session = Session::new(shared.clone(), hello, jobs.clone(), receipts.clone());
+    let mut session = session.map_err(|e| refuse(Some(id), e.into()))?;
     session.welcome(id);
     // A client may send its first requests in the frame of its hello.
     for message in messages {
@@ -161,6 +167,7 @@ struct Session {
     shared: Arc<Shared>,
     publisher: Publisher,
     jobs: Jobs,
+    receipts: Receipts,
     inflight: Arc<Inflight>,
     subscriptions: Subscriptions,
     members: Members,
@@ -170,7 +177,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(shared: Arc<Shared>, hello: wire::Hello, jobs: Jobs) -> Result<Self, Invalid> {
+    fn new(shared: Arc<Shared>, hello: wire::Hello, jobs: Jobs, receipts: Receipts) -> Result<Self, Invalid> {
         check_name("service", &hello.service)?;
         let instance = hello.instance.unwrap_or_else(|| Uuid::now_v7().simple().to_string());
         check_name("instance", &instance)?;
@@ -191,6 +198,7 @@ impl Session {
             shared,
             publisher,
             jobs,
+            receipts,
             draining: false,
             overrun: false,
         })
@@ -348,27 +356,7 @@ impl Session {
     fn publish(&mut self, m: wire::Publish) {
         let id = m.id;
         match self.admit_publish(m) {
-            Ok((answer, permit)) => self.job(Job::Later(Box::pin(async move {
-                let message = match answer.await {
-                    Ok(stored) => wire::Receipt {
-                        id,
-                        events: stored
-                            .into_iter()
-                            .map(|s| wire::Receipted {
-                                id: s.id,
-                                position: s.position,
-                                sequence: s.sequence,
-                                recordedtime: s.recordedtime,
-                                duplicate: s.duplicate,
-                            })
-                            .collect(),
-                    }
-                    .into(),
-                    Err(error) => wire::Error { id: Some(id), problem: append_problem(error) }.boxed(),
-                };
-                drop(permit);
-                Some(message)
-            }))),
+            Ok((batch, permit)) => self.shared.store.submit(batch, self.receipts.asked(id, permit)),
             Err(problem) => {
                 self.shared
                     .metrics
@@ -379,14 +367,7 @@ impl Session {
         }
     }
 
-    #[allow(clippy::type_complexity)]
-    fn admit_publish(
-        &mut self,
-        m: wire::Publish,
-    ) -> Result<
-        (daybook_store::Answer<Result<Vec<daybook_store::Stored>, daybook_store::AppendError>>, Permit),
-        Problem,
-    > {
+    fn admit_publish(&mut self, m: wire::Publish) -> Result<(Batch, Permit), Problem> {
         // Only what belongs to a delivery that may still be settled.
         if self.draining && m.delivery.as_deref().and_then(|token| self.members.live(token)).is_none() {
             return Err(going_down());
@@ -394,7 +375,7 @@ impl Session {
         let fence = m.delivery.as_deref().map(|token| self.members.fence(token));
         let (batch, weight) = publish::batch(m.events, &self.publisher, fence, &self.shared.config.limits)?;
         let permit = self.inflight.admit(batch.events.len(), weight, m.delivery.as_deref())?;
-        Ok((self.shared.store.append(batch), permit))
+        Ok((batch, permit))
     }
 
     fn read(&mut self, m: wire::Read) {
