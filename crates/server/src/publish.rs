@@ -46,8 +46,13 @@ pub(crate) fn batch(
         session: publisher.session.clone(),
         principal: publisher.principal.clone(),
         default_source: publisher.default_source.clone(),
-        fallback_correlation: Uuid::now_v7().to_string(),
+        fallback_correlation: fresh_correlation(),
         fence,
     };
     Ok((batch, weight))
+}
+
+/// One for each publish: not by way of `Display`.
+fn fresh_correlation() -> String {
+    Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
