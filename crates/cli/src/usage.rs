@@ -2,6 +2,7 @@
 //! gave the flag, and what was expected, in words of people.
 
 use std::error::Error as _;
+use std::net::AddrParseError;
 use std::num::{IntErrorKind, ParseIntError};
 
 use clap::Command;
@@ -22,13 +23,23 @@ pub fn explained(mut error: Error, command: &Command, settings: &Settings, args:
         return error;
     };
     let source = origin(&flag, &value, command, settings, args).unwrap_or(flag);
-    let number = error.source().and_then(|why| why.downcast_ref::<ParseIntError>()).map(ParseIntError::kind);
-    if let Some(IntErrorKind::InvalidDigit | IntErrorKind::Empty) = number {
-        let what = format!("invalid value '{value}' for '{source}': expected a whole number, not negative");
+    if let Some(expected) = error.source().and_then(expected) {
+        let what = format!("invalid value '{value}' for '{source}': expected {expected}");
         return Error::raw(error.kind(), format!("{what}\n\nFor more information, try '--help'.\n"));
     }
     error.insert(ContextKind::InvalidArg, ContextValue::String(source));
     error
+}
+
+/// Where the standard library says less than a person needs.
+fn expected(why: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if why.is::<AddrParseError>() {
+        return Some("an address and a port, such as 127.0.0.1:7400");
+    }
+    match why.downcast_ref::<ParseIntError>()?.kind() {
+        IntErrorKind::InvalidDigit | IntErrorKind::Empty => Some("a whole number, not negative"),
+        _ => None,
+    }
 }
 
 /// Who said it, if it was not the flag: `flag` is as clap names it, like `--data <DATA>`.

@@ -38,13 +38,8 @@ impl Http {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        let unreachable = |error: reqwest::Error| {
-            if error.is_builder() {
-                return Failure::usage(format!("`{bus}` is no address of a bus"));
-            }
-            let advice = "is `daybook serve` or `daybook demo` running there?";
-            Failure::new(UNREACHABLE, format!("cannot reach the bus at {bus}: {error}; {advice}"))
-        };
+        let unreachable =
+            |error: reqwest::Error| unreachable("bus", bus, &error, "is `daybook serve` or `daybook demo`");
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let text = response.text().await.map_err(unreachable)?;
@@ -59,6 +54,20 @@ impl Http {
         }
         serde_json::from_str(&text).map_err(|e| Failure::failed(format!("the bus answered nonsense: {e}")))
     }
+}
+
+/// Of whoever was asked, a `what` at this address; `is` begins the question for the
+/// command that should run there.
+pub fn unreachable(what: &str, address: &str, error: &reqwest::Error, is: &str) -> Failure {
+    if error.is_builder() {
+        return Failure::usage(format!("`{address}` is no address of a {what}: expected http://HOST:PORT"));
+    }
+    // What is around the cause only repeats the address.
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Failure::new(UNREACHABLE, format!("cannot reach the {what} at {address}: {cause}; {is} running there?"))
 }
 
 /// One segment of a path: everything but letters, digits and `-._~` is encoded.

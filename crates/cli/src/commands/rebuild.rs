@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::http::segment;
-use crate::exit::{DENIED, Failure, NOT_FOUND, UNREACHABLE};
+use crate::exit::{DENIED, Failure, NOT_FOUND};
 
 /// Where the host is.
 #[derive(clap::Args, Clone)]
@@ -37,13 +37,8 @@ impl Host {
     /// Every line of the answer as it comes, however long that takes.
     async fn lines(&self, method: Method, path: &str, mut each: impl FnMut(&str)) -> Result<(), Failure> {
         let host = self.host.trim_end_matches('/');
-        let unreachable = |error: reqwest::Error| {
-            if error.is_builder() {
-                return Failure::usage(format!("`{host}` is no address of a host"));
-            }
-            let advice = "is `daybook run` running there?";
-            Failure::new(UNREACHABLE, format!("cannot reach the host at {host}: {error}; {advice}"))
-        };
+        let unreachable =
+            |error: reqwest::Error| super::http::unreachable("host", host, &error, "is `daybook run`");
         let mut request = reqwest::Client::new().request(method, format!("{host}{path}"));
         request = request.header("daybook-state", "1");
         if let Some(token) = &self.token {

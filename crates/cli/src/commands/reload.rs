@@ -6,7 +6,7 @@ use std::time::Duration;
 use daybook_superclient::{NOT_COMPARED, Outcome};
 
 use super::http::segment;
-use crate::exit::{Failure, NOT_FOUND, UNREACHABLE};
+use crate::exit::{Failure, NOT_FOUND};
 
 /// Let a running service take its changed script: check, run its tests, swap.
 #[derive(clap::Args)]
@@ -38,9 +38,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     if let Some(token) = &args.token {
         request = request.bearer_auth(token);
     }
-    let unreachable = |error: reqwest::Error| {
-        Failure::new(UNREACHABLE, format!("cannot reach {host}: {error}; does `daybook run` listen there?"))
-    };
+    let unreachable =
+        |error: reqwest::Error| super::http::unreachable("host", host, &error, "is `daybook run`");
     let response = request.send().await.map_err(unreachable)?;
     let status = response.status().as_u16();
     let text = response.text().await.map_err(unreachable)?;

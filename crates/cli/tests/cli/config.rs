@@ -109,7 +109,13 @@ fn a_value_that_does_not_fit_is_told_with_where_it_came_from() {
     let reserve = [("DAYBOOK_RESERVE_MIB", "x")];
     refused(&["serve"], &reserve, &["'x' for 'DAYBOOK_RESERVE_MIB (--reserve-mib <MIB>)'", number]);
     refused(&["serve", "--reserve-mib=y"], &reserve, &["'y' for '--reserve-mib <MIB>'", number]);
-    refused(&["serve"], &[("DAYBOOK_LISTEN", "nowhere")], &["DAYBOOK_LISTEN", "'nowhere'"]);
+    let listen = [("DAYBOOK_LISTEN", "localhost:7400")];
+    let told = [
+        "'localhost:7400' for 'DAYBOOK_LISTEN (--listen",
+        "expected an address and a port, such as 127.0.0.1:7400",
+    ];
+    refused(&["serve"], &listen, &told);
+    refused(&["group", "ls", "--bus", "nowhere"], &[], &["no address of a bus: expected http://HOST:PORT"]);
     refused(&["publish", "--inflight=-1"], &[], &["--inflight", "-1 is not in 1..=5000"]);
     std::fs::write(dir.path().join("daybook.toml"), "[serve]\nreserve-mib = \"much\"\n").unwrap();
     refused(&["serve"], &[], &["'much' for 'reserve-mib in daybook.toml (--reserve-mib <MIB>)'", number]);

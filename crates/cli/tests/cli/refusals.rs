@@ -72,7 +72,8 @@ fn where_nothing_listens_every_command_asks_whether_a_server_is_running() {
         let ran = run(&[command, &["--bus", "http://127.0.0.1:1"]].concat(), "");
         assert_eq!(ran.code, 6, "{command:?}: {}", ran.stderr);
         for told in [
-            "cannot reach the bus at http://127.0.0.1:1",
+            "cannot reach the bus at http://127.0.0.1:1: ",
+            "Connection refused",
             "is `daybook serve` or `daybook demo` running there?",
         ] {
             assert!(ran.stderr.contains(told), "{command:?}: {}", ran.stderr);
