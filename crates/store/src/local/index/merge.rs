@@ -25,9 +25,7 @@ pub(super) fn write_mem(disk: &dyn Disk, log: LogId, mem: &Mem) -> io::Result<Ru
         run.place(position, *place)?;
     }
     run.places_done()?;
-    let mut postings: Vec<_> = mem.postings.iter().collect();
-    postings.sort_unstable_by_key(|(hash, _)| *hash);
-    for (hash, list) in postings {
+    for (hash, list) in mem.postings.sorted() {
         run.postings(hash, list.iter().map(|at| mem.base + u64::from(*at)))?;
     }
     run.postings_done()?;

@@ -2,8 +2,10 @@
 //! which most have one position.
 //!
 //! # Promises
-//! A list of one position takes no more than its entry: 13 bytes, and as much
-//! again for as long as the table is half empty.
+//! 1. A list of one position takes no more than its entry: 13 bytes, and as much
+//!    again for as long as the table is half empty.
+//! 2. Nobody waits for more than a part of it to grow: they are many, and none is
+//!    large. One table for all stopped every publish for milliseconds when it grew.
 
 use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
@@ -16,13 +18,15 @@ use foldhash::HashMap;
 const LISTED: u32 = 1 << 31;
 
 /// Positions relative to a base that the owner knows, ascending.
-#[derive(Default)]
 pub(super) struct Postings {
-    by_hash: HashMap<Halves, u32>,
+    /// By the first bits of the hash, so that one part after the other is in order.
+    parts: Vec<HashMap<Halves, u32>>,
     lists: Vec<Vec<u32>>,
     /// Of the lists' own memory.
     list_bytes: usize,
 }
+
+const PART_BITS: u32 = 6;
 
 /// A hash in two, so that an entry is 12 bytes and not 16.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,11 +48,18 @@ impl Hash for Halves {
     }
 }
 
+impl Default for Postings {
+    fn default() -> Self {
+        let parts = (0..1 << PART_BITS).map(|_| HashMap::default()).collect();
+        Self { parts, lists: Vec::new(), list_bytes: 0 }
+    }
+}
+
 impl Postings {
     /// Files `positions` under `hash`, behind what is there.
     pub fn post(&mut self, hash: u64, positions: Range<u32>) {
         debug_assert!(positions.end <= LISTED);
-        let (first, list) = match self.by_hash.entry(Halves::of(hash)) {
+        let (first, list) = match self.parts[part_of(hash)].entry(Halves::of(hash)) {
             Entry::Vacant(entry) if positions.len() == 1 => {
                 entry.insert(positions.start);
                 return;
@@ -70,15 +81,21 @@ impl Postings {
     }
 
     pub fn contains(&self, hash: u64) -> bool {
-        self.by_hash.contains_key(&Halves::of(hash))
+        self.parts[part_of(hash)].contains_key(&Halves::of(hash))
     }
 
     pub fn get(&self, hash: u64) -> &[u32] {
-        self.by_hash.get(&Halves::of(hash)).map_or(&[], |entry| self.list(entry))
+        self.parts[part_of(hash)].get(&Halves::of(hash)).map_or(&[], |entry| self.list(entry))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u32])> {
-        self.by_hash.iter().map(|(hash, entry)| (hash.whole(), self.list(entry)))
+    /// All lists, those of a smaller hash first.
+    pub fn sorted(&self) -> impl Iterator<Item = (u64, &[u32])> {
+        self.parts.iter().flat_map(|part| {
+            let mut part: Vec<_> =
+                part.iter().map(|(hash, entry)| (hash.whole(), self.list(entry))).collect();
+            part.sort_unstable_by_key(|(hash, _)| *hash);
+            part
+        })
     }
 
     fn list<'a>(&'a self, entry: &'a u32) -> &'a [u32] {
@@ -92,10 +109,14 @@ impl Postings {
     pub fn bytes(&self) -> usize {
         // An eighth of the table stays free, and there is a byte beside every entry.
         let entry = size_of::<(Halves, u32)>() + 1;
-        self.by_hash.capacity() / 7 * 8 * entry
+        self.parts.iter().map(|part| part.capacity() / 7 * 8 * entry).sum::<usize>()
             + self.lists.capacity() * size_of::<Vec<u32>>()
             + self.list_bytes
     }
+}
+
+fn part_of(hash: u64) -> usize {
+    (hash >> (u64::BITS - PART_BITS)) as usize
 }
 
 #[cfg(test)]
@@ -115,9 +136,8 @@ mod tests {
         postings.post(7, 20..23);
         assert_eq!((postings.get(1), postings.get(7)), (&[1, 10, 11, 12][..], &[20, 21, 22][..]));
         assert_eq!((postings.get(2), postings.contains(2), postings.contains(7)), (&[][..], false, true));
-        let mut all: Vec<_> = postings.iter().collect();
-        all.sort_unstable();
+        let all: Vec<_> = postings.sorted().collect();
         assert_eq!(all[..2], [(0, &[0][..]), (1, &[1, 10, 11, 12])]);
-        assert_eq!(all.len(), 6);
+        assert!(all.len() == 6 && all.is_sorted());
     }
 }
