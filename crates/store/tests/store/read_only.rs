@@ -110,6 +110,9 @@ async fn of_a_damaged_log_what_lies_before_the_damage_is_served() {
         let base = base_of(segment);
         let good = fs::read(segment).unwrap();
         let used = good.iter().rposition(|byte| *byte != 0).unwrap();
+        // A header of 64 bytes, and the first batch: one of 96, then as many as it says.
+        let body = u32::from_le_bytes(*good[64 + 28..].first_chunk().unwrap()) as usize;
+        let hits_first_batch = used / 2 < 64 + 96 + body;
         let mut flipped = good.clone();
         flipped[used / 2] ^= 1;
         let mut headless = good.clone();
@@ -125,6 +128,7 @@ async fn of_a_damaged_log_what_lies_before_the_damage_is_served() {
             let served = check_prefix(&store, &context).await;
             match how {
                 "headless" => assert_eq!(served, base, "{context}: all before the segment"),
+                _ if hits_first_batch => assert_eq!(served, base, "{context}: all before the segment"),
                 _ => assert!(served > base, "{context}: and its beginning"),
             }
             last = last.max(served);
