@@ -99,6 +99,7 @@ async fn whoever_needs_a_segment_before_anybody_looked_leaves_the_reserve() {
     let free = Arc::new(AtomicU64::new(100 * MIB));
     let (begin, begun) = mpsc::channel::<()>();
     let begun = Mutex::new(begun);
+    let (come, came) = mpsc::channel();
     let options = Options {
         reserve_bytes: 10 * MIB,
         first_segment_bytes: 64 << 10,
@@ -106,6 +107,7 @@ async fn whoever_needs_a_segment_before_anybody_looked_leaves_the_reserve() {
             let free = free.clone();
             Arc::new(move || {
                 if std::thread::current().name() == Some("preparer") {
+                    let _ = come.send(());
                     let _ = begun.lock().unwrap().recv();
                 }
                 Ok(free.load(Ordering::Relaxed))
@@ -117,6 +119,8 @@ async fn whoever_needs_a_segment_before_anybody_looked_leaves_the_reserve() {
     // Dropped before the store, which waits for that thread.
     let begin = begin;
     publish(&store, 0).await.unwrap();
+    // Where it still counted what a segment lacks, nobody else would.
+    came.recv().unwrap();
     free.store(9 * MIB, Ordering::Relaxed);
     let (taken, reason) = fill(&store, 1, 2_000).await;
     assert!(reason.contains("nearly full") && reason.contains("9.0 MiB are free"), "{reason}");
