@@ -45,9 +45,13 @@ async fn filled(event: impl Fn(u64) -> NewEvent) -> TempDir {
 }
 
 async fn append(dir: &Path, range: std::ops::Range<u64>, event: impl Fn(u64) -> NewEvent) {
+    append_by(50, dir, range, event).await;
+}
+
+async fn append_by(size: u64, dir: &Path, range: std::ops::Range<u64>, event: impl Fn(u64) -> NewEvent) {
     let store = LocalStore::open(dir, options()).unwrap();
-    for first in range.clone().step_by(50) {
-        let events: Vec<_> = (first..range.end.min(first + 50)).map(&event).collect();
+    for first in range.clone().step_by(size as usize) {
+        let events: Vec<_> = (first..range.end.min(first + size)).map(&event).collect();
         let batch = Batch {
             events: events.into(),
             session: "service/instance/session".into(),
@@ -333,18 +337,21 @@ fn swap_index(one: &Path, other: &Path) {
     std::fs::rename(&aside, &other).unwrap();
 }
 
-/// A copy of a log is the same log, until both go on.
-async fn two_histories(event: impl Fn(u64) -> NewEvent, until: u64) -> (TempDir, TempDir) {
+/// A copy of a log is the same log until one goes on: from `split` on the other
+/// has `event`s up to `until`.
+async fn two_histories(split: u64, event: impl Fn(u64) -> NewEvent, until: u64) -> (TempDir, TempDir) {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    append(one.path(), 0..1_000, new_event).await;
+    append(one.path(), 0..split, new_event).await;
     for entry in std::fs::read_dir(one.path()).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_file() {
             std::fs::copy(entry.path(), other.path().join(entry.file_name())).unwrap();
         }
     }
     std::fs::create_dir(other.path().join("index")).unwrap();
-    append(one.path(), 1_000..EVENTS, new_event).await;
-    append(other.path(), 1_000..until, event).await;
+    // In one batch each: a pause between two would leave a mark in the log, and
+    // what comes after it in other places.
+    append_by(EVENTS, one.path(), split..EVENTS, new_event).await;
+    append_by(EVENTS, other.path(), split..until, event).await;
     indexed(one.path()).await;
     indexed(other.path()).await;
     (one, other)
@@ -354,7 +361,7 @@ async fn two_histories(event: impl Fn(u64) -> NewEvent, until: u64) -> (TempDir,
 async fn the_index_of_another_history_of_the_log_is_told() {
     // Every record as long as its sibling, so that the places are alike.
     let sibling = |i: u64| NewEvent { id: format!("x{i:05}"), ..new_event(i) };
-    let (one, other) = two_histories(sibling, EVENTS).await;
+    let (one, other) = two_histories(1_000, sibling, EVENTS).await;
     assert_eq!(verify(one.path(), |_| ()).unwrap().runs, 2);
     swap_index(one.path(), other.path());
     let first = one.path().join("index").join(run::name(0, RUN));
@@ -363,7 +370,7 @@ async fn the_index_of_another_history_of_the_log_is_told() {
 
 #[tokio::test]
 async fn an_index_that_has_seen_more_than_the_log_holds_is_told() {
-    let (one, other) = two_histories(new_event, RUN + 700).await;
+    let (one, other) = two_histories(RUN + 700, new_event, RUN + 700).await;
     swap_index(one.path(), other.path());
     let wrong = other.path().join("index").join(run::name(RUN, 2 * RUN));
     let expected = format!("it tells where position {} is, and the log has {} events", RUN + 700, RUN + 700);
