@@ -45,7 +45,7 @@ async fn filled(event: impl Fn(u64) -> NewEvent) -> TempDir {
 }
 
 async fn append(dir: &Path, range: std::ops::Range<u64>, event: impl Fn(u64) -> NewEvent) {
-    append_by(50, dir, range, event).await;
+    append_by(500, dir, range, event).await;
 }
 
 async fn append_by(size: u64, dir: &Path, range: std::ops::Range<u64>, event: impl Fn(u64) -> NewEvent) {
