@@ -17,6 +17,7 @@ mod session;
 mod settled;
 mod socket;
 mod subscription;
+mod turns;
 mod upgrade;
 
 pub(crate) use upgrade::upgrade;

@@ -11,11 +11,13 @@ use daybook_model::wire::{self, Edge, Named, ServerMessage, Start};
 use daybook_model::{Code, Event, Filter, Position, Problem};
 use daybook_store::{Answer, Query, ReadError, WrittenPage};
 use futures_util::stream;
+use tokio::sync::watch::error::RecvError;
 use tokio::sync::{Notify, watch};
 
 use super::jobs::Pushes;
 use super::outgoing::Outgoing;
 use super::settled;
+use super::turns::{self, Turns};
 use crate::error::read_problem;
 use crate::state::Shared;
 
@@ -61,6 +63,7 @@ impl Subscriptions {
         let follower = Follower {
             shared: shared.clone(),
             head: shared.store.head(),
+            turns: turns::here(),
             flow,
             filter,
             id: m.id,
@@ -99,6 +102,8 @@ enum At {
 struct Follower {
     shared: Arc<Shared>,
     head: watch::Receiver<Position>,
+    /// Of those on its lane, if it is on one.
+    turns: Option<Arc<Turns>>,
     flow: Arc<Flow>,
     filter: Filter,
     id: u64,
@@ -143,7 +148,7 @@ impl Follower {
                 }
                 let flow = self.flow.clone();
                 tokio::select! {
-                    changed = self.head.changed() => if changed.is_err() { return None },
+                    changed = changed(self.turns.as_deref(), &mut self.head) => if changed.is_err() { return None },
                     () = flow.changed.notified() => {}
                 }
                 continue;
@@ -192,6 +197,13 @@ impl Follower {
         self.at = At::Failed;
         let id = Some(self.id);
         Some((ServerMessage::Error(Box::new(wire::Error { id, problem })).into(), self))
+    }
+}
+
+async fn changed(turns: Option<&Turns>, head: &mut watch::Receiver<Position>) -> Result<(), RecvError> {
+    match turns {
+        Some(turns) => turns.changed(head).await,
+        None => head.changed().await,
     }
 }
 
