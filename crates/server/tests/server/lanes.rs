@@ -1,14 +1,19 @@
-//! Sessions on threads of their own: whom a thread that is at the disk holds up.
+//! Sessions on threads of their own: whom a thread that is at the disk holds up,
+//! and who follows the log there.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use daybook_client::{Client, ReadQuery};
-use daybook_model::{Event, NewEvent, Position, Timestamp};
+use daybook_client::model::wire::Start;
+use daybook_client::{Client, Item, ReadQuery};
+use daybook_model::{Event, Filter, NewEvent, Position, Timestamp};
 use daybook_server::{Config, Server};
 use daybook_store::memory::MemoryStore;
 use daybook_store::*;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// A store in memory whose every append calls a lent thread, which then stays
 /// away until it is let go. One of the runtime's then finds that more has come.
@@ -142,5 +147,45 @@ async fn what_comes_over_http_is_written_by_none_of_them_and_what_is_found_after
     let (name, _comes) = who.await.unwrap();
     assert_eq!(name, "session-0");
     let_go.send(()).unwrap();
+    server.shutdown().await;
+}
+
+/// So that on one lane they have to take turns.
+const FOLLOWERS: usize = 40;
+
+#[tokio::test]
+async fn followers_of_one_lane_see_every_event_whoever_comes_and_goes() {
+    const EVENTS: usize = 300;
+    let memory = MemoryStore::new(Timestamp::default);
+    let config = Config { session_threads: 1, ..Config::new("").listen("127.0.0.1:0".parse().unwrap()) };
+    let server = daybook_server::start_with(config, Arc::new(memory)).await.unwrap();
+    let publisher = client(&server).await;
+    let mut followers = JoinSet::new();
+    for i in 0..FOLLOWERS {
+        // Some share a connection, some have their own.
+        let connection = if i % 2 == 0 { publisher.clone() } else { client(&server).await };
+        let mut following = connection.subscribe(Start::START, Filter::default()).await.unwrap();
+        followers.spawn(async move {
+            let mut seen = 0;
+            // A third leaves, each at another time.
+            let all = if i % 3 == 0 { EVENTS * i / FOLLOWERS } else { EVENTS };
+            while seen < all {
+                match timeout(Duration::from_secs(30), following.next()).await.unwrap().unwrap() {
+                    Item::Event(event) => {
+                        assert_eq!(event.position, Position(seen as u64), "follower {i}");
+                        seen += 1;
+                    }
+                    Item::CaughtUp(_) => {}
+                }
+            }
+            drop((following, connection));
+        });
+    }
+    for i in 0..EVENTS {
+        publisher.publish(vec![NewEvent::new(format!("e{i}"), "T")]).await.unwrap();
+    }
+    while let Some(followed) = followers.join_next().await {
+        followed.unwrap();
+    }
     server.shutdown().await;
 }
