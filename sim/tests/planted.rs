@@ -1,9 +1,11 @@
 //! A checker that has caught nothing proves nothing: mistakes planted into the
-//! whole system, store and group machine, are found within a few seeds.
+//! whole system, store and group machine, are found within some seeds.
 
 use std::process::{Command, Stdio};
 
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=10;
+/// Some need a crash at the right moment, which one seed of ten has, and which
+/// seed it is changes with whatever changes the order of polls.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=40;
 
 /// What a seed of the whole system can see. Mistakes of the machine that only
 /// show in its own bookkeeping are found by its walk (`crates/bus/tests/bus/walk.rs`).
