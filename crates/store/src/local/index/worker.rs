@@ -96,7 +96,14 @@ impl Task {
             if !self.inner.space.has_room_for(some.iter().map(|run| run.bytes).sum()) {
                 return Ok(());
             }
-            let run = match merge::merge(&*self.disk, self.log, some, &mut || self.flush()) {
+            // Nobody waits for a merge, and a publish that is woken on this core would wait
+            // until the kernel takes it from us: some milliseconds. What is set aside is not
+            // written like that: where all cores are busy, memory would fill up meanwhile.
+            let mut pause = || {
+                std::thread::yield_now();
+                self.flush()
+            };
+            let run = match merge::merge(&*self.disk, self.log, some, &mut pause) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     tracing::warn!(%error, "the runs of the index stay as many as they are");
                     self.merges.set(false);

@@ -222,9 +222,6 @@ impl<'a> RunWriter<'a> {
         self.block.extend_from_slice(&crc.to_le_bytes());
         self.out.put(&self.block)?;
         self.block.clear();
-        // Nobody waits for a run, and a publish that is woken on this core would wait
-        // until the kernel takes it from us: some milliseconds.
-        std::thread::yield_now();
         Ok(())
     }
 }
