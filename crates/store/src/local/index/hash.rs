@@ -17,7 +17,12 @@ impl Kind {
     /// That of a hash; `None` if nothing is filed under such.
     pub fn of(hash: u64) -> Option<Self> {
         let all = [Self::Id, Self::Subject, Self::Type, Self::Correlation, Self::Session];
-        all.into_iter().find(|kind| *kind as u64 == hash & KIND_MASK)
+        all.into_iter().find(|kind| kind.is_of(hash))
+    }
+
+    /// Whether `hash` is of a text of this kind.
+    pub fn is_of(self, hash: u64) -> bool {
+        hash & KIND_MASK == self as u64
     }
 
     /// As people say it.
@@ -33,13 +38,6 @@ impl Kind {
 }
 
 const KIND_BITS: u32 = 3;
-
-impl Kind {
-    /// Whether `hash` is of a text of this kind.
-    pub fn is_of(self, hash: u64) -> bool {
-        hash & ((1 << KIND_BITS) - 1) == self as u64
-    }
-}
 const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
 
 /// 61 bits of hash, 3 of kind. The seed comes from the log's random id, so that
@@ -71,8 +69,7 @@ pub(crate) fn session_levels(id: &str) -> impl Iterator<Item = &str> {
 
 /// Whether look-ups for this are frequent and mostly in vain.
 pub(super) fn is_filtered(hash: u64) -> bool {
-    let kind = hash & KIND_MASK;
-    kind == Kind::Id as u64 || kind == Kind::Subject as u64
+    Kind::Id.is_of(hash) || Kind::Subject.is_of(hash)
 }
 
 fn half(log: &LogId, at: usize) -> [u8; 8] {
