@@ -194,15 +194,15 @@ async fn who_may_only_read_verifies_a_log_that_nobody_serves() {
     fill(dir.path()).await;
     let verify = |dir: &Path| local::verify(dir, |_| ());
     assert_eq!(as_a_stranger(dir.path(), verify).unwrap().events, EVENTS);
-    let writer = LocalStore::open(dir.path(), options()).unwrap();
+    // As a server does. The files of one that runs are not still enough to be changed here.
+    let server = local::Lock::take(dir.path()).unwrap();
     let beside = as_a_stranger(dir.path(), verify).unwrap_err();
     let pid = std::process::id();
     assert!(
         matches!(&beside, VerifyError::Log(OpenError::InUse { pid: Some(by), .. }) if *by == pid),
         "{beside}"
     );
-    writer.close().await;
-    drop(writer);
+    drop(server);
     // Of two who read neither keeps the other out, but both a server.
     as_a_stranger(dir.path(), |dir| {
         let lock = local::Lock::take_to_read(dir).unwrap();
