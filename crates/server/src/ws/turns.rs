@@ -311,6 +311,16 @@ mod tests {
     }
 
     #[test]
+    fn each_lane_has_turns_of_its_own_and_no_other_thread_has_any() {
+        let lanes = lanes::Lanes::start(2).unwrap();
+        let caller = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let of_next = || caller.block_on(lanes.next().unwrap().spawn(async { here().unwrap() })).unwrap();
+        let (first, second, first_again) = (of_next(), of_next(), of_next());
+        assert!(Arc::ptr_eq(&first, &first_again) && !Arc::ptr_eq(&first, &second));
+        assert!(here().is_none());
+    }
+
+    #[test]
     fn however_many_take_turns_each_is_as_often_the_first_of_a_wave() {
         for n in 5..=70 {
             let (mut waves, mut first, mut firsts) = (Waves::default(), 0, vec![0; n]);
